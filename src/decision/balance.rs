@@ -1,0 +1,1 @@
+//! Picks one endpoint of a service (spec: routing.md 4).
