@@ -14,6 +14,9 @@ use rustls::Connection;
 use super::error::{HandshakeError, TlsError};
 use crate::transport::Transport;
 
+#[cfg(test)]
+mod tests;
+
 /// Largest single receive. Four full records.
 const RECEIVE_BYTES_MAX: usize = 64 * 1024;
 /// Smallest: one full record, header and tag included (RFC 8446, 5.2).

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -187,34 +187,41 @@ impl Wake for Flag {
     }
 }
 
-/// Runs two futures to their ends; panics when both wait for something that cannot happen.
-pub(super) fn run_both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
-    let (mut a, mut b) = (pin!(a), pin!(b));
-    let flags = [true, true].map(|woken| Arc::new(Flag(AtomicBool::new(woken))));
-    let wakers = flags.clone().map(Waker::from);
-    let (mut first, mut second) = (None, None);
-    loop {
+/// Runs futures to their ends, each as a task of its own; panics when all that are left wait for
+/// something that cannot happen.
+pub(super) fn run_all(mut tasks: Vec<Pin<Box<dyn Future<Output = ()> + '_>>>) {
+    let flags: Vec<_> = tasks
+        .iter()
+        .map(|_| Arc::new(Flag(AtomicBool::new(true))))
+        .collect();
+    let mut done = vec![false; tasks.len()];
+    while !done.iter().all(|done| *done) {
         let mut progress = false;
-        if first.is_none() && flags[0].0.swap(false, Ordering::Relaxed) {
-            progress = true;
-            if let Poll::Ready(done) = a.as_mut().poll(&mut Context::from_waker(&wakers[0])) {
-                first = Some(done);
+        for (n, task) in tasks.iter_mut().enumerate() {
+            if done[n] || !flags[n].0.swap(false, Ordering::Relaxed) {
+                continue;
             }
-        }
-        if second.is_none() && flags[1].0.swap(false, Ordering::Relaxed) {
             progress = true;
-            if let Poll::Ready(done) = b.as_mut().poll(&mut Context::from_waker(&wakers[1])) {
-                second = Some(done);
-            }
-        }
-        if first.is_some() && second.is_some() {
-            break;
+            let waker = Waker::from(Arc::clone(&flags[n]));
+            done[n] = task
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_ready();
         }
         assert!(
             progress,
             "stalled: nobody will wake the tasks that still wait"
         );
     }
+}
+
+/// [`run_all`] for two futures with results, which live until both have ended.
+pub(super) fn run_both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+    let (mut first, mut second) = (None, None);
+    run_all(vec![
+        Box::pin(async { first = Some(a.await) }),
+        Box::pin(async { second = Some(b.await) }),
+    ]);
     (first.unwrap(), second.unwrap())
 }
 
