@@ -2,6 +2,7 @@
 //!
 //! Imports nothing from this crate. Everything here is non-blocking.
 
+pub mod affinity;
 pub mod event;
 pub mod fds;
 pub mod socket;
