@@ -16,7 +16,7 @@ use crate::config::{Config, ForwardTarget};
 use crate::model::addr::ClientAddr;
 use crate::sys;
 use crate::sys::socket::{ConnectionOptions, set_connection_options};
-use crate::telemetry::counters::Limit;
+use crate::telemetry::counters::{Limit, ListenerKind};
 use crate::telemetry::flow::Direction;
 use crate::telemetry::log_limit;
 
@@ -55,6 +55,16 @@ impl Kind {
                 let local = account.clone().map_or(local, LocalKey::Account);
                 Self::Forward(local, to.clone())
             }
+        }
+    }
+
+    const fn counted(&self) -> ListenerKind {
+        match self {
+            Self::Outbound(_) => ListenerKind::Outbound,
+            Self::Plaintext(_) => ListenerKind::InboundPlaintext,
+            Self::Inbound(_) => ListenerKind::Inbound,
+            Self::Socks(_) => ListenerKind::Socks5,
+            Self::Forward(..) => ListenerKind::Forward,
         }
     }
 
@@ -163,7 +173,7 @@ fn admit(shard: &Rc<Shard>, kind: &Kind, fd: OwnedFd, peer: SocketAddr) {
         sys::socket::reset_on_close(sys::fds::borrow(&fd));
         return;
     }
-    counters.accepted.add(1);
+    counters.accepted(kind.counted()).add(1);
     // Tunnels and SOCKS5 follow the reference: no keepalive on their accepted sockets, except that
     // a tunnel whose peer vanished must not stay for ever (its pings notice).
     let options = match kind {

@@ -15,10 +15,10 @@ use super::shard::Shard;
 use crate::config::ForwardTarget;
 use crate::decision::authorize::Permit;
 use crate::decision::route::{NextHop, Route, RouteRequest, Target, Via, route};
-use crate::hbone::{ConnectRequest, Forwarded};
-use crate::model::addr::Authority;
+use crate::hbone::connect::{ConnectRequest, Forwarded};
 use crate::model::baggage::Baggage;
 use crate::model::close::CloseReason;
+use crate::model::identity::Identity;
 use crate::model::trace::TraceParent;
 use crate::sys::socket::Source;
 use crate::telemetry::flow::{Direction, Flow, OpenFlow, Party};
@@ -62,8 +62,9 @@ async fn run(
     let work = async {
         match capture::identify(shard, local, accepted, target).await {
             Ok(captured) => {
-                if let Ok(open) = connect(shard, captured).await {
-                    open.relay(shard).await;
+                match connect(shard, captured).await {
+                    Ok(open) => open.relay().await,
+                    Err(_reported) => socket.reset_on_close(),
                 }
             }
             Err(error) => {
@@ -87,19 +88,17 @@ pub(crate) struct Open {
 
 impl Open {
     /// Relays to the end and reports.
-    pub(crate) async fn relay(self, shard: &Shard) {
+    pub(crate) async fn relay(self) {
         let Self { client, server, flow } = self;
         let permit = Permit::outbound();
         let reason = relay::run(Side::Tcp(client), server, permit, &flow, &never()).await;
-        let _ = shard;
         flow.finish(&reason, rt::now());
     }
 }
 
-/// Routes and dials. On failure everything is reported and the client is reset.
+/// Routes and dials. On failure everything is reported; the caller answers the client.
 pub(crate) async fn connect(shard: &Rc<Shard>, captured: Captured) -> Result<Open, CloseReason> {
-    let client = Rc::clone(&captured.socket);
-    let result = match decide(shard, &captured) {
+    match decide(shard, &captured) {
         Ok(route) => dial_route(shard, &captured, route).await,
         Err(reason) => {
             let to = match &captured.target {
@@ -109,11 +108,7 @@ pub(crate) async fn connect(shard: &Rc<Shard>, captured: Captured) -> Result<Ope
             shard.telemetry.refused(Direction::Outbound, captured.client.get(), to, &reason);
             Err(reason)
         }
-    };
-    if result.is_err() {
-        client.reset_on_close();
     }
-    result
 }
 
 fn decide(shard: &Shard, captured: &Captured) -> Result<Route, CloseReason> {
@@ -144,8 +139,8 @@ async fn dial_route(
         }
     };
     let own = Arc::new(captured.source.identity());
-    let trace = TraceParent::random(&mut |bound| shard.random(bound));
-    let mut flow = shard.telemetry.opened(describe(captured, &route, next_hop, &own), captured.at);
+    let trace = TraceParent::random(&mut || shard.random_bits());
+    let mut flow = shard.telemetry.opened(describe(captured, &route, next_hop, &own, trace), captured.at);
     let server = match route.via {
         Via::Tcp => tcp(shard, next_hop).await,
         Via::Hbone { authority } => {
@@ -157,7 +152,7 @@ async fn dial_route(
                     client: Some(captured.client.get()),
                     host: route.destination_service.as_ref().map(|s| Arc::clone(&s.hostname)),
                 },
-                traceparent: trace,
+                traceparent: Some(trace),
                 forwarded_network: None,
             };
             pool::open(shard, &key, &request).await.map(|(stream, _response)| {
@@ -197,7 +192,8 @@ fn describe(
     captured: &Captured,
     route: &Route,
     next_hop: SocketAddr,
-    own: &Arc<crate::model::identity::Identity>,
+    own: &Arc<Identity>,
+    trace: TraceParent,
 ) -> Flow {
     let authority = match &route.via {
         Via::Tcp => None,
@@ -221,7 +217,7 @@ fn describe(
         service: route.destination_service.clone(),
         src_addr: captured.client.get(),
         dst_addr: next_hop,
-        hbone_addr: authority.map(|authority: Authority| authority),
-        trace: None,
+        hbone_addr: authority,
+        trace: Some(trace),
     }
 }

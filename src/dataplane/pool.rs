@@ -16,11 +16,14 @@ use super::rt::{self, First, PollSocket, Signal};
 use super::shard::Shard;
 use super::dial::{self, DialError};
 use crate::config::limits::POOL_TUNNELS_MAX;
-use crate::hbone::{self, ConnectRequest, ConnectResponse, OpenError, Opener, Stream};
+use crate::hbone;
+use crate::hbone::client::{OpenError, Opener};
+use crate::hbone::connect::{ConnectRequest, ConnectResponse};
+use crate::hbone::stream::Stream;
 use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::sys::socket::Source;
-use crate::telemetry::counters::Limit;
+use crate::telemetry::counters::{Limit, Role};
 use crate::tls::{self, Peer};
 
 /// What makes two tunnels interchangeable. All parts must be equal; a tunnel is never shared on a
@@ -136,7 +139,7 @@ pub(crate) async fn open(
                 last = Some(error);
             }
             Some(Err(OpenError::Status(status))) => {
-                return Err(CloseReason::Status(status.to_string()));
+                return Err(CloseReason::Status(hbone::client::status_text(status)));
             }
             Some(Err(error)) => return Err(CloseReason::Http2(error.to_string())),
             None => {
@@ -221,18 +224,18 @@ async fn establish(shard: &Rc<Shard>, key: &Key, slot: &Rc<Slot>) -> Result<(), 
     let (tls, peer) = match rt::within(limit, handshake).await {
         Some(Ok(done)) => done,
         Some(Err(error)) => {
-            counters.handshakes_client_failed.add(1);
+            counters.handshakes_failed(Role::Client).add(1);
             return Err(CloseReason::Tls(error.to_string()));
         }
         None => {
-            counters.handshakes_client_failed.add(1);
+            counters.handshakes_failed(Role::Client).add(1);
             counters.limit(Limit::HandshakeTimeout).add(1);
             let to = key.next_hop;
             return Err(CloseReason::Tls(format!("{to} did not finish it within {limit:?}")));
         }
     };
-    counters.handshakes_client.add(1);
-    counters.handshake_client_seconds.record(rt::now() - started);
+    counters.handshakes_ok(Role::Client).add(1);
+    counters.handshake_seconds(Role::Client).record(rt::now() - started);
     let (opener, driver) = match hbone::client::handshake(tls, &shard.hbone).await {
         Ok(open) => open,
         Err(error) => return Err(CloseReason::Http2(error.to_string())),

@@ -14,8 +14,14 @@ use crate::snapshot::Snapshot;
 
 use std::sync::Arc;
 
-/// Follows the snapshot until the shard ends.
+/// Follows the snapshot until the last connection may have ended: while the shard drains, policies
+/// still hold.
 pub(crate) async fn run(shard: Rc<Shard>) {
+    // The shard waits for its tasks; this one must not keep it from ending.
+    drop(rt::race(shard.only_recheck_left(), follow(&shard)).await);
+}
+
+async fn follow(shard: &Shard) {
     let mut checked = shard.snapshot().policy_generation();
     loop {
         let changed = shard.changed.next();
@@ -25,7 +31,7 @@ pub(crate) async fn run(shard: Rc<Shard>) {
             continue;
         }
         checked = snapshot.policy_generation();
-        walk(&shard, &snapshot).await;
+        walk(shard, &snapshot).await;
         shard.telemetry.counters().policy_rechecks.add(1);
     }
 }

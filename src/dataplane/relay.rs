@@ -6,6 +6,7 @@
 mod copy;
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -13,7 +14,8 @@ use std::task::Poll;
 use super::pool::TunnelStream;
 use super::rt::{self, First, Signal, Socket};
 use crate::decision::authorize::Permit;
-use crate::hbone::{ResetCode, Stream, StreamError};
+use crate::hbone::ResetCode;
+use crate::hbone::stream::{Stream, StreamError};
 use crate::model::close::CloseReason;
 use crate::telemetry::flow::OpenFlow;
 use copy::{Failure, Place};
@@ -174,6 +176,19 @@ fn down_reason(failure: &Failure) -> CloseReason {
         }
         (Place::Sink, false) => CloseReason::Relay(format!("receive: to the client: {failure}")),
     }
+}
+
+/// Sends all of `bytes`. Dropping the future leaves an unknown part sent.
+pub(crate) async fn send_all(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match socket.try_send(&bytes[sent..]) {
+            Ok(count) => sent += count,
+            Err(error) if copy::is_transient(&error) => socket.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl From<StreamError> for copy::Cause {

@@ -19,6 +19,7 @@ use super::pool::Pool;
 use super::recheck;
 use super::rt::{self, DriverReport, First, Inbox, Mailbox, Pulse, Signal};
 use super::table::Table;
+use super::tunnel_settings;
 use crate::config::limits::{
     TUNNEL_KEEPALIVE, TUNNEL_KEEPALIVE_RETRIES, TUNNEL_LIFE_GRACEFUL_PERCENT, TUNNEL_USER_TIMEOUT,
 };
@@ -29,6 +30,7 @@ use crate::model::identity::Identity;
 use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::{Reader, Subscription};
 use crate::sys::socket::{ConnectionOptions, Keepalive};
+use crate::telemetry::counters::DriverInfo;
 use crate::telemetry::flow::ShardTelemetry;
 use crate::tls::credentials::{CredentialStore, Credentials};
 
@@ -103,7 +105,7 @@ pub type ShardMailbox = Mailbox<Message>;
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub(crate) config: Arc<Config>,
-    pub(crate) telemetry: ShardTelemetry,
+    pub(crate) telemetry: Rc<ShardTelemetry>,
     pub(crate) pool: Pool,
     pub(crate) table: Rc<Table>,
     pub(crate) admission: Rc<Admission>,
@@ -140,7 +142,11 @@ pub fn run(plan: Plan, started: impl FnOnce(&DriverReport)) -> io::Result<()> {
 async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
     let Plan { index, config, state, credentials, telemetry, listeners, inbox, heartbeat, .. } =
         plan;
-    telemetry.counters().set_driver(report.kind.to_string(), report.fallback.clone());
+    telemetry.counters().set_driver(DriverInfo {
+        name: report.kind.as_str(),
+        fallback: report.fallback.clone().unwrap_or_default(),
+    });
+    let telemetry = Rc::new(telemetry);
     let parts = config.shards.count as u64;
     let limits = &config.limits;
     let shard = Rc::new(Shard {
@@ -153,7 +159,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         changed: Pulse::default(),
         drain: Signal::default(),
         force: Signal::default(),
-        hbone: super::inbound::hbone_settings(&config, &telemetry),
+        hbone: tunnel_settings::new(&config, &telemetry),
         connections_max: (limits.connections_max(plan.descriptors) / parts).max(1),
         connections: Cell::new(0),
         state: state.reader(),
@@ -170,7 +176,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         let kind = Kind::new(&shard.config, &planned);
         listener::start(&shard, planned, kind)?;
     }
-    shard.spawn(recheck::run_until_drain(Rc::clone(&shard)), || {});
+    shard.spawn(recheck::run(Rc::clone(&shard)), || {});
     let receiver = Rc::clone(&shard);
     let messages = inbox.run(move |message| receiver.handle(&message, &heartbeat));
     let drained = shard.drained();
@@ -207,6 +213,11 @@ impl Shard {
         self.random.borrow_mut().u64(0..bound.max(1))
     }
 
+    /// 64 random bits.
+    pub(crate) fn random_bits(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
     /// Starts a task that the shard waits for before it ends.
     pub(crate) fn spawn(
         self: &Rc<Self>,
@@ -218,7 +229,7 @@ impl Shard {
         let counted = async move {
             let _leave = Defer(Some(move || {
                 ended.tasks.set(ended.tasks.get() - 1);
-                if ended.tasks.get() == 0 {
+                if ended.tasks.get() <= 1 {
                     ended.idle.beat();
                 }
             }));
@@ -240,6 +251,18 @@ impl Shard {
                 return;
             }
             idle.await;
+        }
+    }
+
+    /// Completes when the shard drains and only the caller's task is left.
+    pub(crate) async fn only_recheck_left(&self) {
+        self.drain.wait().await;
+        loop {
+            let ended = self.idle.next();
+            if self.tasks.get() <= 1 {
+                return;
+            }
+            ended.await;
         }
     }
 

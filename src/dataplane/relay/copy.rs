@@ -12,7 +12,8 @@ use bytes::Bytes;
 
 use crate::config::limits::{RELAY_BUFFER_BYTES, RELAY_TURN_BYTES_MAX};
 use crate::dataplane::rt::{self, First, Socket};
-use crate::hbone::{RecvHalf, ResetCode, SendHalf, StreamError};
+use crate::hbone::ResetCode;
+use crate::hbone::stream::{RecvHalf, SendHalf, StreamError};
 
 /// Where a direction failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +176,7 @@ fn half_close(to: &Socket) -> Result<(), Failure> {
     }
 }
 
-fn is_transient(error: &io::Error) -> bool {
+pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
