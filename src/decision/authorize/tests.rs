@@ -163,35 +163,115 @@ fn match_vectors() -> Vec<(u32, PolicyMatch, [u8; 3])> {
             [1, 0, 1],
         ),
         (5, declare(|m| m.principals = vec![principal()]), [0, 1, 0]),
-        (6, declare(|m| m.not_principals = vec![principal()]), [1, 0, 1]),
-        (7, declare(|m| m.source_ips = vec![net("127.0.0.1/32")]), [1, 1, 0]),
-        (8, declare(|m| m.not_source_ips = vec![net("127.0.0.1/32")]), [0, 0, 1]),
-        (9, declare(|m| m.destination_ips = vec![net("127.0.0.2/32")]), [1, 1, 0]),
-        (10, declare(|m| m.not_destination_ips = vec![net("127.0.0.2/32")]), [0, 0, 1]),
-        (11, declare(|m| m.destination_ips = vec![net("127.0.0.1/24")]), [1, 1, 1]),
+        (
+            6,
+            declare(|m| m.not_principals = vec![principal()]),
+            [1, 0, 1],
+        ),
+        (
+            7,
+            declare(|m| m.source_ips = vec![net("127.0.0.1/32")]),
+            [1, 1, 0],
+        ),
+        (
+            8,
+            declare(|m| m.not_source_ips = vec![net("127.0.0.1/32")]),
+            [0, 0, 1],
+        ),
+        (
+            9,
+            declare(|m| m.destination_ips = vec![net("127.0.0.2/32")]),
+            [1, 1, 0],
+        ),
+        (
+            10,
+            declare(|m| m.not_destination_ips = vec![net("127.0.0.2/32")]),
+            [0, 0, 1],
+        ),
+        (
+            11,
+            declare(|m| m.destination_ips = vec![net("127.0.0.1/24")]),
+            [1, 1, 1],
+        ),
         (12, declare(|m| m.destination_ports = vec![8080]), [1, 1, 0]),
-        (13, declare(|m| m.not_destination_ports = vec![8080]), [0, 0, 1]),
-        (14, declare(|m| m.principals = vec![StringMatch::Presence]), [0, 1, 1]),
-        (15, declare(|m| m.not_principals = vec![StringMatch::Presence]), [1, 0, 0]),
-        (16, declare(|m| m.namespaces = vec![StringMatch::Presence]), [0, 1, 1]),
-        (17, declare(|m| m.not_namespaces = vec![StringMatch::Presence]), [1, 0, 0]),
+        (
+            13,
+            declare(|m| m.not_destination_ports = vec![8080]),
+            [0, 0, 1],
+        ),
+        (
+            14,
+            declare(|m| m.principals = vec![StringMatch::Presence]),
+            [0, 1, 1],
+        ),
+        (
+            15,
+            declare(|m| m.not_principals = vec![StringMatch::Presence]),
+            [1, 0, 0],
+        ),
+        (
+            16,
+            declare(|m| m.namespaces = vec![StringMatch::Presence]),
+            [0, 1, 1],
+        ),
+        (
+            17,
+            declare(|m| m.not_namespaces = vec![StringMatch::Presence]),
+            [1, 0, 0],
+        ),
         (18, declare(|m| m.namespaces = vec![exact("")]), [1, 0, 0]),
         (19, declare(|m| m.namespaces = vec![prefix("")]), [1, 1, 1]),
         (20, declare(|m| m.principals = vec![prefix("")]), [0, 1, 1]),
-        (21, declare(|m| m.principals = vec![with_scheme()]), [0, 0, 0]),
-        (22, declare(|m| m.not_principals = vec![with_scheme()]), [1, 1, 1]),
-        (23, declare(|m| m.principals = vec![prefix("td/")]), [0, 1, 0]),
-        (24, declare(|m| m.principals = vec![prefix("td")]), [0, 1, 1]),
-        (25, declare(|m| m.principals = vec![suffix("/sa/account")]), [0, 1, 0]),
+        (
+            21,
+            declare(|m| m.principals = vec![with_scheme()]),
+            [0, 0, 0],
+        ),
+        (
+            22,
+            declare(|m| m.not_principals = vec![with_scheme()]),
+            [1, 1, 1],
+        ),
+        (
+            23,
+            declare(|m| m.principals = vec![prefix("td/")]),
+            [0, 1, 0],
+        ),
+        (
+            24,
+            declare(|m| m.principals = vec![prefix("td")]),
+            [0, 1, 1],
+        ),
+        (
+            25,
+            declare(|m| m.principals = vec![suffix("/sa/account")]),
+            [0, 1, 0],
+        ),
         (
             26,
             declare(|m| m.service_accounts = vec![service_account("", "account")]),
             [0, 0, 0],
         ),
-        (27, declare(|m| m.destination_ips = vec![net("::/0")]), [0, 0, 0]),
-        (28, declare(|m| m.not_destination_ips = vec![net("::/0")]), [1, 1, 1]),
-        (29, declare(|m| m.source_ips = vec![net("0.0.0.0/0")]), [1, 1, 1]),
-        (30, declare(|m| m.destination_ports = vec![15008]), [0, 0, 0]),
+        (
+            27,
+            declare(|m| m.destination_ips = vec![net("::/0")]),
+            [0, 0, 0],
+        ),
+        (
+            28,
+            declare(|m| m.not_destination_ips = vec![net("::/0")]),
+            [1, 1, 1],
+        ),
+        (
+            29,
+            declare(|m| m.source_ips = vec![net("0.0.0.0/0")]),
+            [1, 1, 1],
+        ),
+        (
+            30,
+            declare(|m| m.destination_ports = vec![15008]),
+            [0, 0, 0],
+        ),
         (
             31,
             declare(|m| m.namespaces = vec![exact("x"), prefix("name"), suffix("alt")]),
@@ -471,7 +551,11 @@ fn an_attached_policy_that_is_not_known_refuses_and_is_named() {
         })
     };
     let listing = |facts| attached(facts, &["ns1/absent"]);
-    assert_eq!(verdict(&listing(plain()), &mesh([])), unknown(), "vector 74");
+    assert_eq!(
+        verdict(&listing(plain()), &mesh([])),
+        unknown(),
+        "vector 74"
+    );
     let allowing = mesh([allow("ns1/all", everything())]);
     assert_eq!(verdict(&listing(plain()), &allowing), unknown());
     let allowing_others = mesh([allow("ns1/none", vec![])]);
@@ -562,10 +646,7 @@ fn a_converted_rule_needs_its_source_its_port_and_its_conditions() {
 fn a_policy_that_applies_twice_is_evaluated_once() {
     let snapshot = mesh([
         dry_run(deny("ns1/dry", everything())),
-        of_scope(
-            PolicyScope::Global,
-            dry_run(deny("root/dry", everything())),
-        ),
+        of_scope(PolicyScope::Global, dry_run(deny("root/dry", everything()))),
     ]);
     let listed = attached(plain(), &["ns1/dry", "root/dry"]);
     assert_eq!(
@@ -596,7 +677,10 @@ fn a_principal_longer_than_the_stack_buffer_is_compared_whole() {
         m.principals = vec![exact(&format!("cluster.local/ns/default/sa/{long}"))];
     });
     let cut = declare(|m| {
-        m.principals = vec![exact(&format!("cluster.local/ns/default/sa/{}", &long[1..]))];
+        m.principals = vec![exact(&format!(
+            "cluster.local/ns/default/sa/{}",
+            &long[1..]
+        ))];
     });
     assert!(with_subject(&peer, |subject| check(&whole, subject).is_ok()));
     assert!(with_subject(&peer, |subject| check(&cut, subject).is_err()));
