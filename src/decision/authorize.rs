@@ -235,7 +235,7 @@ impl Note {
 #[cfg(test)]
 impl Permit {
     /// A permit without a decision, for tests of stages that spend one.
-    pub(crate) const fn unearned_for_test() -> Self {
+    pub const fn unearned_for_test() -> Self {
         Self(())
     }
 }
