@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::matching::{PrincipalText, Subject};
+use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::model::policy::{Policy, PolicyAction, PolicyScope};
 use crate::model::workload::Workload;
@@ -61,6 +62,12 @@ impl fmt::Display for Denied {
                 )
             }
         }
+    }
+}
+
+impl From<Denied> for CloseReason {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied.to_string())
     }
 }
 

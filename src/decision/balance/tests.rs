@@ -202,7 +202,9 @@ fn node_cluster_and_subzone_are_compared_each_with_its_own_field() {
             match scope {
                 Scope::Node => workload.node = value.into(),
                 Scope::Cluster => workload.cluster_id = value.into(),
-                _ => workload.locality.subzone = value.into(),
+                Scope::Subzone | Scope::Region | Scope::Zone | Scope::Network => {
+                    workload.locality.subzone = value.into();
+                }
             }
             backing(&service, &[], workload)
         };
@@ -272,7 +274,7 @@ fn a_waypoint_without_the_port_needs_an_application_tunnel() {
             fixture::workload("ns", "tunnel", &["10.0.0.3"]),
         )
     };
-    let mesh = publish(service.clone(), [plain, tunnel]);
+    let mesh = publish(service, [plain, tunnel]);
     let as_waypoint = (15008, Purpose::Waypoint);
     assert_eq!(reached(&source(), &mesh, as_waypoint), names(&["tunnel"]));
     let as_destination = (15008, Purpose::Standard);

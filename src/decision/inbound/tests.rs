@@ -93,6 +93,7 @@ fn proxy_tunnel(port: Option<u16>) -> ApplicationTunnel {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn the_authority_must_name_this_workload_or_something_behind_it() {
     let by_pod = || Some(gateway_at("10.0.0.3", 15008));
     let by_vip = || Some(gateway_at("10.10.0.2", 15008));
