@@ -9,7 +9,6 @@ mod error;
 mod gateway;
 mod upstream;
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -17,50 +16,13 @@ pub use self::error::RouteError;
 use self::upstream::{Upstream, UpstreamHost};
 use super::Random;
 use super::balance::Purpose;
+pub use crate::model::addr::Authority;
 use crate::model::addr::{ClientAddr, NamespacedHostname, NetworkAddress, OrigDstAddr};
 use crate::model::gateway::GatewayDestination;
 use crate::model::identity::Identity;
 use crate::model::service::{BalanceMode, Service};
 use crate::model::workload::{Workload, WorkloadProtocol};
 use crate::snapshot::{Address, Snapshot};
-
-/// CONNECT target.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Authority {
-    /// `ip:port`, IPv6 in brackets.
-    Address(SocketAddr),
-    /// `hostname:port`.
-    Hostname(Arc<str>, u16),
-}
-
-impl Authority {
-    /// The port.
-    #[must_use]
-    pub const fn port(&self) -> u16 {
-        match self {
-            Self::Address(address) => address.port(),
-            Self::Hostname(_, port) => *port,
-        }
-    }
-
-    /// The address, unless it is a name.
-    #[must_use]
-    pub const fn ip(&self) -> Option<IpAddr> {
-        match self {
-            Self::Address(address) => Some(address.ip()),
-            Self::Hostname(..) => None,
-        }
-    }
-}
-
-impl fmt::Display for Authority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Hostname(host, port) => write!(f, "{host}:{port}"),
-        }
-    }
-}
 
 /// How the bytes travel.
 #[derive(Clone, Debug, PartialEq, Eq)]
