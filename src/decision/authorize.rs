@@ -28,7 +28,7 @@ pub struct ConnectionFacts {
     pub destination: Arc<Workload>,
 }
 
-/// Proof of authorization. Only [`authorize`] makes one.
+/// Proof of authorization. On the inbound side only [`authorize`] makes one.
 #[derive(Debug)]
 #[must_use]
 pub struct Permit(());
@@ -236,6 +236,14 @@ impl Note {
 
     const fn plain(text: &'static str) -> Self {
         Self { text, policy: None }
+    }
+}
+
+impl Permit {
+    /// The permit of a connection that leaves a local workload. Policies protect destinations, so
+    /// the far side decides (authorization 5); never for anything that arrives.
+    pub const fn outbound() -> Self {
+        Self(())
     }
 }
 
