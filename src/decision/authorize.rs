@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::matching::{PrincipalText, Subject};
+use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::model::policy::{Policy, PolicyAction, PolicyScope};
 use crate::model::workload::Workload;
@@ -27,7 +28,7 @@ pub struct ConnectionFacts {
     pub destination: Arc<Workload>,
 }
 
-/// Proof of authorization. Only [`authorize`] makes one.
+/// Proof of authorization. On the inbound side only [`authorize`] makes one.
 #[derive(Debug)]
 #[must_use]
 pub struct Permit(());
@@ -61,6 +62,12 @@ impl fmt::Display for Denied {
                 )
             }
         }
+    }
+}
+
+impl From<Denied> for CloseReason {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied.to_string())
     }
 }
 
@@ -232,10 +239,18 @@ impl Note {
     }
 }
 
+impl Permit {
+    /// The permit of a connection that leaves a local workload. Policies protect destinations, so
+    /// the far side decides (authorization 5); never for anything that arrives.
+    pub const fn outbound() -> Self {
+        Self(())
+    }
+}
+
 #[cfg(test)]
 impl Permit {
     /// A permit without a decision, for tests of stages that spend one.
-    pub(crate) const fn unearned_for_test() -> Self {
+    pub const fn unearned_for_test() -> Self {
         Self(())
     }
 }

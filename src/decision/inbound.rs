@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::route::{Authority, referenced};
 use crate::model::addr::NetworkAddress;
+use crate::model::close::CloseReason;
 use crate::model::service::Service;
 use crate::model::workload::{AppTunnelProtocol, Workload};
 use crate::snapshot::{Address, Snapshot};
@@ -81,6 +82,12 @@ impl InboundError {
             | Self::PortUnresolved { .. }
             | Self::NoAddress(_) => 503,
         }
+    }
+}
+
+impl From<InboundError> for CloseReason {
+    fn from(error: InboundError) -> Self {
+        Self::Route(error.to_string())
     }
 }
 

@@ -5,12 +5,14 @@
 //! Absent on purpose: DNS (a workload known by name only comes back as [`NextHop::Hostname`]) and
 //! waiting for state.
 
+mod error;
 mod gateway;
 mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+pub use self::error::RouteError;
 use self::upstream::{Upstream, UpstreamHost};
 use super::Random;
 use super::balance::Purpose;
@@ -133,65 +135,6 @@ pub struct RouteRequest {
     pub hbone_port: u16,
 }
 
-/// Why no way was found; texts of routing.md 8.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RouteError {
-    /// The destination leads back to this node's own listeners; see [`self_call`].
-    #[error("attempted recursive call to ourselves")]
-    SelfCall,
-    /// A waypoint is configured but is not known or has no endpoint.
-    #[error("unknown waypoint: waypoint {0} not found")]
-    UnknownWaypoint(String),
-    /// A network gateway is configured but is not known or has no endpoint.
-    #[error("unknown network gateway: gateway {0} not found")]
-    UnknownNetworkGateway(String),
-    /// The workload has no address that may be used, or its network has no gateway.
-    #[error(
-        "no valid routing destination for workload: Workload{{{name} with uid {uid} ({protocol})}}"
-    )]
-    NoValidDestination {
-        /// Instance name.
-        name: Arc<str>,
-        /// Primary key.
-        uid: Arc<str>,
-        /// `TCP` or `HBONE`.
-        protocol: &'static str,
-    },
-    /// The service has no usable endpoint.
-    #[error("no healthy upstream: {0}")]
-    NoHealthyUpstream(Authority),
-    /// The destination is on another network and was not addressed as a service.
-    #[error("no service for target address: {0}")]
-    NoService(Authority),
-    /// The hostname names nothing the source may use.
-    #[error("no service or workload for hostname: {0}")]
-    UnknownHostname(Arc<str>),
-    /// The service asks for the original address, and the client gave a name.
-    #[error("service {0} passes traffic through to its address, but has no IP addresses")]
-    PassthroughWithoutAddress(Arc<str>),
-    /// DNS failed for a workload known by hostname only; its uid.
-    #[error("no ip addresses were resolved for workload: {0}")]
-    ResolutionFailed(Arc<str>),
-    /// DNS answered without addresses; uid of the workload.
-    #[error(
-        "ip addresses were resolved for workload {0}, but valid dns response had no A/AAAA records"
-    )]
-    EmptyResolution(Arc<str>),
-}
-
-impl RouteError {
-    fn no_valid_destination(workload: &Workload) -> Self {
-        Self::NoValidDestination {
-            name: Arc::clone(&workload.name),
-            uid: Arc::clone(&workload.uid),
-            protocol: match workload.protocol {
-                WorkloadProtocol::Tcp => "TCP",
-                WorkloadProtocol::Hbone => "HBONE",
-            },
-        }
-    }
-}
-
 /// Whether an outbound connection would come back to one of our own listeners: a loopback address
 /// with one of their ports (routing 2). The caller refuses it with [`RouteError::SelfCall`].
 #[must_use]
@@ -223,15 +166,15 @@ pub fn route(
 ) -> Result<Route, RouteError> {
     let search = Search { request, snapshot };
     match &request.target {
-        Target::Address(address) => search.to_address(address.get(), random),
-        Target::Hostname(host, port) => search.to_hostname(host, *port, random),
+        Target::Address(address) => search.by_address(address.get(), random),
+        Target::Hostname(host, port) => search.by_hostname(host, *port, random),
     }
 }
 
 impl Search<'_> {
     /// An address is a workload first and a service second when asking *whether* a service was
     /// addressed, and the other way round when asking *who* takes the connection.
-    fn to_address(&self, address: SocketAddr, random: Random<'_>) -> Result<Route, RouteError> {
+    fn by_address(&self, address: SocketAddr, random: Random<'_>) -> Result<Route, RouteError> {
         let original = Authority::Address(address);
         let key = NetworkAddress {
             network: Arc::clone(&self.request.network),
@@ -251,12 +194,12 @@ impl Search<'_> {
         }
         let network = &self.source().network;
         let upstream = upstream::fetch(self, (network, address), Purpose::Standard, random)?;
-        self.to_upstream((original, service), upstream, random)
+        self.towards((original, service), upstream, random)
     }
 
     /// A service by name, else a workload of the source's namespace by name. The service's own
     /// address, where it has one, stands for the original destination.
-    fn to_hostname(
+    fn by_hostname(
         &self,
         host: &Arc<str>,
         port: u16,
@@ -264,7 +207,7 @@ impl Search<'_> {
     ) -> Result<Route, RouteError> {
         let namespace = &self.source().namespace;
         let Some(service) = self.snapshot.service_by_host(host, Some(namespace)) else {
-            return self.to_named_workload(host, port, random);
+            return self.by_workload_name(host, port, random);
         };
         let original = own_vip(service, &self.request.network).map_or_else(
             || Authority::Hostname(Arc::clone(host), port),
@@ -279,10 +222,10 @@ impl Search<'_> {
             let guide = original.ip();
             upstream::of_service(self, service, (port, Purpose::Standard), guide, random)?
         };
-        self.to_upstream((original, Some(Arc::clone(service))), upstream, random)
+        self.towards((original, Some(Arc::clone(service))), upstream, random)
     }
 
-    fn to_named_workload(
+    fn by_workload_name(
         &self,
         host: &Arc<str>,
         port: u16,
@@ -302,11 +245,11 @@ impl Search<'_> {
                 Authority::Hostname(Arc::clone(host), port)
             }
         };
-        self.to_upstream((original, None), Some(upstream), random)
+        self.towards((original, None), Some(upstream), random)
     }
 
     /// Steps 4 to 7 of the procedure: `service` is what the client addressed, if it did.
-    fn to_upstream(
+    fn towards(
         &self,
         (original, service): (Authority, Option<Arc<Service>>),
         upstream: Option<Upstream>,

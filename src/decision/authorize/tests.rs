@@ -144,6 +144,7 @@ fn notes(facts: &ConnectionFacts, snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// Rows: number, content of the match, and whether it matches P, T and A.
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn match_vectors() -> Vec<(u32, PolicyMatch, [u8; 3])> {
     let ns = || exact("namespace");
     let principal = || exact("td/ns/namespace/sa/account");
@@ -596,8 +597,9 @@ fn a_principal_with_a_scheme_allows_nobody() {
     for facts in [account("client"), account("waypoint")] {
         let denied = verdict(&facts, &snapshot).unwrap_err();
         assert_eq!(
-            denied.to_string(),
-            "allow policies exist, but none allowed",
+            CloseReason::from(denied).to_string(),
+            "connection closed due to policy rejection: \
+             allow policies exist, but none allowed",
             "vector 79"
         );
     }

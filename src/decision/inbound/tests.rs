@@ -93,6 +93,7 @@ fn proxy_tunnel(port: Option<u16>) -> ApplicationTunnel {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn the_authority_must_name_this_workload_or_something_behind_it() {
     let by_pod = || Some(gateway_at("10.0.0.3", 15008));
     let by_vip = || Some(gateway_at("10.10.0.2", 15008));
@@ -122,18 +123,48 @@ fn the_authority_must_name_this_workload_or_something_behind_it() {
             "server.default.svc.cluster.local:80",
             "10.0.0.2:8080",
         ),
-        (on_workload(by_pod()), waypoint, "10.0.0.2:8080", "10.0.0.3:8080"),
-        (on_workload(by_vip()), waypoint, "10.0.0.2:8080", "10.0.0.3:8080"),
-        (on_workload(by_name()), waypoint, "10.0.0.2:8080", "10.0.0.3:8080"),
+        (
+            on_workload(by_pod()),
+            waypoint,
+            "10.0.0.2:8080",
+            "10.0.0.3:8080",
+        ),
+        (
+            on_workload(by_vip()),
+            waypoint,
+            "10.0.0.2:8080",
+            "10.0.0.3:8080",
+        ),
+        (
+            on_workload(by_name()),
+            waypoint,
+            "10.0.0.2:8080",
+            "10.0.0.3:8080",
+        ),
         (
             tunnelled(on_workload(by_vip())),
             waypoint,
             "10.0.0.2:8080",
             "10.0.0.3:15088 (10.0.0.2:8080)",
         ),
-        (on_service(by_pod()), waypoint, "10.10.0.1:8080", "10.0.0.3:8080"),
-        (on_service(by_vip()), waypoint, "10.10.0.1:8080", "10.0.0.3:8080"),
-        (on_service(by_name()), waypoint, "10.10.0.1:8080", "10.0.0.3:8080"),
+        (
+            on_service(by_pod()),
+            waypoint,
+            "10.10.0.1:8080",
+            "10.0.0.3:8080",
+        ),
+        (
+            on_service(by_vip()),
+            waypoint,
+            "10.10.0.1:8080",
+            "10.0.0.3:8080",
+        ),
+        (
+            on_service(by_name()),
+            waypoint,
+            "10.10.0.1:8080",
+            "10.0.0.3:8080",
+        ),
         (
             tunnelled(on_service(by_vip())),
             waypoint,
@@ -233,7 +264,8 @@ fn named(ports: &[(u16, u16)], own: &[(u16, u16)]) -> Arc<Snapshot> {
 
 #[test]
 fn a_hostname_port_is_the_endpoints_own_else_the_services() {
-    let unresolved = format!("503 requested service {SERVER_HOST}:80 found, but cannot resolve port");
+    let unresolved =
+        format!("503 requested service {SERVER_HOST}:80 found, but cannot resolve port");
     let rows: [(&[_], &[_], &str); 6] = [
         (&[(80, 8080)], &[], "10.0.0.2:8080"),
         (&[(80, 0)], &[(80, 8080)], "10.0.0.2:8080"),
