@@ -57,7 +57,7 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
         return;
     };
     let refuse = |error: &dyn Display| {
-        shard.telemetry.refused(Direction::Inbound, client, Some(local), error);
+        shard.refused(Direction::Inbound, client, Some(local), error);
     };
     let pending = match shard.admission.admit(client.ip()) {
         Ok(pending) => pending,
@@ -142,7 +142,7 @@ fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
     let request = match request {
         Ok(request) => request,
         Err(refusal) => {
-            shard.telemetry.refused(Direction::Inbound, client, Some(local), &refusal);
+            shard.refused(Direction::Inbound, client, Some(local), &refusal);
             return respond.refuse(refusal.status);
         }
     };
@@ -161,7 +161,7 @@ async fn stream(
     at: Instant,
 ) {
     let refuse = |status, error: &dyn Display, respond: Respond| {
-        shard.telemetry.refused(Direction::Inbound, tunnel.client, Some(tunnel.local), error);
+        shard.refused(Direction::Inbound, tunnel.client, Some(tunnel.local), error);
         respond.refuse(status);
     };
     let workload = match local::workload(shard, &shard.local_key(tunnel.local)).await {
@@ -218,7 +218,7 @@ async fn stream(
 /// What an authorized stream carries to its relay.
 struct Work<'a> {
     permit: Permit,
-    flow: &'a crate::telemetry::flow::OpenFlow,
+    flow: &'a crate::telemetry::OpenFlow,
     close: &'a rt::Signal<CloseReason>,
 }
 
@@ -374,7 +374,7 @@ fn describe(
         src_addr: tunnel.client,
         dst_addr: tunnel.local,
         hbone_addr: Some(request.authority.clone()),
-        trace: request.traceparent,
+        trace_id: request.traceparent,
     }
 }
 

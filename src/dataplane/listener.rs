@@ -151,12 +151,11 @@ fn exhausted(
 ) {
     shard.telemetry.counters().accept_errors.add(1);
     shard.telemetry.counters().limit(Limit::Descriptors).add(1);
-    log_limit::warn("accept", rt::now(), || {
-        format!(
-            "cannot accept on {addr}: {error}; resetting waiting connections. Raise the descriptor \
-             limit (ulimit -n, LimitNOFILE=) or lower limits.connections"
-        )
-    });
+    log_limit::warn!(
+        target: "corelane::listener", %addr, %error,
+        "cannot accept; resetting waiting connections. Raise the descriptor limit (ulimit -n, \
+         LimitNOFILE=) or lower limits.connections"
+    );
     if reserve.0.take().is_some()
         && let Ok((fd, _)) = listener.try_accept()
     {

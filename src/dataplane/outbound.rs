@@ -21,7 +21,8 @@ use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::model::trace::TraceParent;
 use crate::sys::socket::Source;
-use crate::telemetry::flow::{Direction, Flow, OpenFlow, Party};
+use crate::telemetry::OpenFlow;
+use crate::telemetry::flow::{Direction, Flow, Party};
 
 /// Serves a captured connection.
 pub(crate) async fn captured(shard: Rc<Shard>, local: LocalKey, accepted: Accepted) {
@@ -30,7 +31,7 @@ pub(crate) async fn captured(shard: Rc<Shard>, local: LocalKey, accepted: Accept
     let to = match capture::destination(&socket) {
         Ok(to) => to,
         Err(error) => {
-            shard.telemetry.refused(Direction::Outbound, client, None, &error);
+            shard.refused(Direction::Outbound, client, None, &error);
             return socket.reset_on_close();
         }
     };
@@ -68,7 +69,7 @@ async fn run(
                 }
             }
             Err(error) => {
-                shard.telemetry.refused(Direction::Outbound, client, shown, &error);
+                shard.refused(Direction::Outbound, client, shown, &error);
                 socket.reset_on_close();
             }
         }
@@ -105,7 +106,7 @@ pub(crate) async fn connect(shard: &Rc<Shard>, captured: Captured) -> Result<Ope
                 Target::Address(to) => Some(to.get()),
                 Target::Hostname(..) => None,
             };
-            shard.telemetry.refused(Direction::Outbound, captured.client.get(), to, &reason);
+            shard.refused(Direction::Outbound, captured.client.get(), to, &reason);
             Err(reason)
         }
     }
@@ -134,7 +135,7 @@ async fn dial_route(
             let reason = CloseReason::Route(format!(
                 "the workload is known by hostname only ({host}:{port}), and this node resolves no names"
             ));
-            shard.telemetry.refused(Direction::Outbound, captured.client.get(), None, &reason);
+            shard.refused(Direction::Outbound, captured.client.get(), None, &reason);
             return Err(reason);
         }
     };
@@ -218,6 +219,6 @@ fn describe(
         src_addr: captured.client.get(),
         dst_addr: next_hop,
         hbone_addr: authority,
-        trace: Some(trace),
+        trace_id: Some(trace),
     }
 }

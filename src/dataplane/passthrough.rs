@@ -29,7 +29,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepte
 async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
     let Accepted { socket, client, at } = accepted;
     let refuse = |to, error: &dyn std::fmt::Display| {
-        shard.telemetry.refused(Direction::Inbound, client.get(), to, error);
+        shard.refused(Direction::Inbound, client.get(), to, error);
         socket.reset_on_close();
     };
     let to = match capture::destination(&socket) {
@@ -62,7 +62,7 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
         src_addr: client.get(),
         dst_addr: to,
         hbone_addr: None,
-        trace: None,
+        trace_id: None,
     };
     let flow = shard.telemetry.opened(flow, at);
     let facts = ConnectionFacts {

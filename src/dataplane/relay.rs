@@ -17,7 +17,7 @@ use crate::decision::authorize::Permit;
 use crate::hbone::ResetCode;
 use crate::hbone::stream::{Stream, StreamError};
 use crate::model::close::CloseReason;
-use crate::telemetry::flow::OpenFlow;
+use crate::telemetry::OpenFlow;
 use copy::{Failure, Place};
 
 /// One end of a relay.

@@ -31,7 +31,8 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::{Reader, Subscription};
 use crate::sys::socket::{ConnectionOptions, Keepalive};
 use crate::telemetry::counters::DriverInfo;
-use crate::telemetry::flow::ShardTelemetry;
+use crate::telemetry::flow::{Direction, Refusal};
+use crate::telemetry::ShardTelemetry;
 use crate::tls::credentials::{CredentialStore, Credentials};
 
 /// What the control thread tells a shard.
@@ -316,6 +317,17 @@ impl Shard {
         }
     }
 
+    /// Logs a connection that was refused before its context was complete.
+    pub(crate) fn refused(
+        &self,
+        direction: Direction,
+        client: SocketAddr,
+        to: Option<SocketAddr>,
+        error: &dyn std::fmt::Display,
+    ) {
+        self.telemetry.refused(direction, client, to, error, Refusal::default());
+    }
+
     /// Key of the workload that listens on `addr`.
     pub(crate) fn local_key(&self, addr: SocketAddr) -> LocalKey {
         LocalKey::of_listener(&self.config.mode, addr.ip())
@@ -346,11 +358,11 @@ impl TunnelLife {
         Self::from(own.min(peer).duration_since(SystemTime::now()).unwrap_or_default())
     }
 
-    const fn from(whole: Duration) -> Self {
+    fn from(whole: Duration) -> Self {
         // Timers of the shard reach about two years; no certificate here lives that long unrenewed.
         let days = Duration::from_hours(24 * 365);
-        let whole = if whole.as_secs() > days.as_secs() { days } else { whole };
-        Self { graceful: whole.saturating_mul(TUNNEL_LIFE_GRACEFUL_PERCENT).checked_div(100).unwrap_or(whole), whole }
+        let whole = whole.min(days);
+        Self { graceful: whole * TUNNEL_LIFE_GRACEFUL_PERCENT / 100, whole }
     }
 
     /// Completes when no new stream should start.

@@ -69,19 +69,19 @@ async fn run(shard: &Rc<Shard>, local: &LocalKey, accepted: Accepted) {
     let target = match rt::within(limit, negotiate(&socket)).await {
         Some(Ok(target)) => target,
         Some(Err(error)) => {
-            shard.telemetry.refused(Direction::Outbound, client, None, &error);
+            shard.refused(Direction::Outbound, client, None, &error);
             return answer(&socket, error.reply()).await;
         }
         None => {
             let error = format_args!("socks5: no request within {limit:?}");
-            shard.telemetry.refused(Direction::Outbound, client, None, &error);
+            shard.refused(Direction::Outbound, client, None, &error);
             return socket.reset_on_close();
         }
     };
     let captured = match capture::identify(shard, local, accepted, target).await {
         Ok(captured) => captured,
         Err(error) => {
-            shard.telemetry.refused(Direction::Outbound, client, None, &error);
+            shard.refused(Direction::Outbound, client, None, &error);
             return answer(&socket, Reply::NotAllowed).await;
         }
     };

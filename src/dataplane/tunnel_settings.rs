@@ -10,7 +10,7 @@ use crate::config::limits::{
 };
 use crate::hbone::{ControlBudget, Event, LimitKind, Settings};
 use crate::telemetry::counters::Limit;
-use crate::telemetry::flow::ShardTelemetry;
+use crate::telemetry::ShardTelemetry;
 
 /// Builds them once a shard.
 pub(crate) fn new(config: &Config, telemetry: &Rc<ShardTelemetry>) -> Settings {
