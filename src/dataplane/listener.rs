@@ -152,7 +152,7 @@ fn exhausted(
     shard.telemetry.counters().accept_errors.add(1);
     shard.telemetry.counters().limit(Limit::Descriptors).add(1);
     log_limit::warn!(
-        target: "corelane::listener", %addr, %error,
+        %addr, %error,
         "cannot accept; resetting waiting connections. Raise the descriptor limit (ulimit -n, \
          LimitNOFILE=) or lower limits.connections"
     );

@@ -141,7 +141,8 @@ async fn dial_route(
     };
     let own = Arc::new(captured.source.identity());
     let trace = TraceParent::random(&mut || shard.random_bits());
-    let mut flow = shard.telemetry.opened(describe(captured, &route, next_hop, &own, trace), captured.at);
+    let flow = describe(captured, &route, next_hop, &own, trace);
+    let flow = shard.telemetry.opened(flow, captured.at);
     let server = match route.via {
         Via::Tcp => tcp(shard, next_hop).await,
         Via::Hbone { authority } => {
@@ -156,12 +157,8 @@ async fn dial_route(
                 traceparent: Some(trace),
                 forwarded_network: None,
             };
-            pool::open(shard, &key, &request).await.map(|(stream, _response)| {
-                if let Some(identity) = &stream.lease.peer().identity {
-                    flow.set_destination_identity(Arc::clone(identity));
-                }
-                Side::Pooled(stream)
-            })
+            let opened = pool::open(shard, &key, &request).await;
+            opened.map(|(stream, _response)| Side::Pooled(stream))
         }
         Via::DoubleHbone { authority, .. } => Err(CloseReason::Route(format!(
             "{authority} is on another network; this version cannot cross networks"

@@ -59,8 +59,7 @@ fn count(telemetry: &ShardTelemetry, event: Event) {
             LimitKind::HeaderBlockTimeout | LimitKind::RequestHeaders => Limit::Headers,
             LimitKind::Authority => Limit::Authority,
         },
-        Event::PingTimeout => Limit::PingTimeout,
-        Event::PingRtt(_) | Event::GoawayReceived => return,
+        Event::PingTimeout | Event::PingRtt(_) | Event::GoawayReceived => return,
     };
     telemetry.counters().limit(limit).add(1);
 }

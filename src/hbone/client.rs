@@ -39,7 +39,8 @@ impl OpenError {
     }
 }
 
-fn status_text(status: u16) -> String {
+/// `401 Unauthorized`; the number alone for a code without a name.
+pub fn status_text(status: u16) -> String {
     match http::StatusCode::from_u16(status) {
         Ok(status) => status.to_string(),
         Err(_) => status.to_string(),
