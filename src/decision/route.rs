@@ -1,33 +1,15 @@
 //! Destination → Route: plain TCP, HBONE, through a waypoint, or across networks (spec: routing.md 3).
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Random;
+pub use crate::model::addr::Authority;
 use crate::model::addr::{ClientAddr, OrigDstAddr};
 use crate::model::identity::Identity;
 use crate::model::service::Service;
 use crate::model::workload::Workload;
 use crate::snapshot::Snapshot;
-
-/// CONNECT target.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Authority {
-    /// `ip:port`, IPv6 in brackets.
-    Address(SocketAddr),
-    /// `hostname:port`.
-    Hostname(Arc<str>, u16),
-}
-
-impl fmt::Display for Authority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Hostname(host, port) => write!(f, "{host}:{port}"),
-        }
-    }
-}
 
 /// How the bytes travel.
 #[derive(Clone, Debug, PartialEq, Eq)]
