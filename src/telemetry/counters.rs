@@ -320,9 +320,15 @@ mod tests {
     fn first_driver_statement_stands() {
         let counters = ShardCounters::default();
         assert_eq!(counters.driver(), None);
-        let ring = DriverInfo { name: "io_uring", fallback: String::new() };
+        let ring = DriverInfo {
+            name: "io_uring",
+            fallback: String::new(),
+        };
         counters.set_driver(ring.clone());
-        counters.set_driver(DriverInfo { name: "epoll", fallback: "later".to_owned() });
+        counters.set_driver(DriverInfo {
+            name: "epoll",
+            fallback: "later".to_owned(),
+        });
         assert_eq!(counters.driver(), Some(&ring));
     }
 }

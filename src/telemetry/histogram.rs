@@ -208,7 +208,10 @@ mod tests {
             let below = |limit: u128| values.iter().filter(|ns| u128::from(**ns) <= limit).count();
             let (low, high) = (bound.as_nanos() * 31 / 32, bound.as_nanos());
             let range = below(low) as u64..=below(high) as u64;
-            assert!(range.contains(&found), "seed {seed}: {found} not in {range:?}");
+            assert!(
+                range.contains(&found),
+                "seed {seed}: {found} not in {range:?}"
+            );
         }
     }
 
