@@ -1,1 +1,3 @@
-//! dataplane
+//! The stages of a connection, in order: accept, capture, authorize, route, dial, relay.
+
+pub mod rt;
