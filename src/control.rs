@@ -1,1 +1,4 @@
-//! control
+//! The control thread: keeps the mesh state and the certificates, and publishes them.
+
+pub mod certs;
+pub mod dump;
