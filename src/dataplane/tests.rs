@@ -34,7 +34,11 @@ fn config() -> Config {
         cluster_domain: "cluster.local".into(),
         enable_proxy: true,
         ipv6_enabled: true,
-        shards: Shards { count: 1, cpus: vec![0], pin: false },
+        shards: Shards {
+            count: 1,
+            cpus: vec![0],
+            pin: false,
+        },
         driver: DriverChoice::Auto,
         ring_entries: 256,
         listeners: Listeners::default(),
@@ -50,7 +54,10 @@ fn config() -> Config {
         localhost_app_tunnel: true,
         response_baggage: true,
         authz_info_logging: false,
-        log: LogConfig { filter: "info".into(), format: LogFormat::Plain },
+        log: LogConfig {
+            filter: "info".into(),
+            format: LogFormat::Plain,
+        },
         istio_version: "unknown".into(),
     }
 }
@@ -76,7 +83,10 @@ impl Running {
             ..Workload::default()
         };
         let mut builder = Builder::new("".into());
-        let change = Change { workloads: vec![workload], ..Change::default() };
+        let change = Change {
+            workloads: vec![workload],
+            ..Change::default()
+        };
         let state = Publisher::new(builder.apply(change));
         let credentials = Publisher::new(Arc::new(CredentialStore::default()));
         let log = LogWriter::start(crate::telemetry::log_writer::WriterOptions {
@@ -86,7 +96,10 @@ impl Running {
         })
         .unwrap();
         let hub = Hub::new(HubOptions::default(), log.sink());
-        let options = ListenOptions { backlog: LISTEN_BACKLOG, ..ListenOptions::default() };
+        let options = ListenOptions {
+            backlog: LISTEN_BACKLOG,
+            ..ListenOptions::default()
+        };
         let (fd, transparent) = listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
         let addr = local_addr(fd.as_fd()).unwrap();
         let account = ServiceAccountRef {
@@ -101,19 +114,33 @@ impl Running {
             state: state.subscribe(),
             credentials: credentials.subscribe(),
             telemetry: hub.shard(0),
-            listeners: vec![PlannedListener { fd, addr, role, transparent }],
+            listeners: vec![PlannedListener {
+                fd,
+                addr,
+                role,
+                transparent,
+            }],
             inbox,
             heartbeat: Arc::new(AtomicU64::new(0)),
             descriptors: 20_000,
         };
         let thread = std::thread::spawn(move || shard::run(plan, |_| {}));
-        Self { addr, mailbox, thread: Some(thread), _log: log }
+        Self {
+            addr,
+            mailbox,
+            thread: Some(thread),
+            _log: log,
+        }
     }
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.addr).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        stream
+            .set_write_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
         stream
     }
 
@@ -131,7 +158,9 @@ fn server() -> (TcpListener, SocketAddr) {
 
 fn pattern(length: usize, seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
-    std::iter::repeat_with(|| random.u8(..)).take(length).collect()
+    std::iter::repeat_with(|| random.u8(..))
+        .take(length)
+        .collect()
 }
 
 #[test]
@@ -170,16 +199,26 @@ fn a_reset_of_either_side_resets_the_other() {
             let shard = Running::start(driver, addr, |_| {});
             let mut client = shard.connect();
             let (mut server, _) = listener.accept().unwrap();
-            server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            server
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
             client.write_all(b"up").unwrap();
             server.read_exact(&mut [0; 2]).unwrap();
             server.write_all(b"down").unwrap();
             client.read_exact(&mut [0; 4]).unwrap();
-            let (gone, mut left) = if client_resets { (client, server) } else { (server, client) };
+            let (gone, mut left) = if client_resets {
+                (client, server)
+            } else {
+                (server, client)
+            };
             crate::sys::socket::reset_on_close(gone.as_fd());
             drop(gone);
             let error = left.read(&mut [0; 1]).unwrap_err();
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{driver:?}");
+            assert_eq!(
+                error.kind(),
+                std::io::ErrorKind::ConnectionReset,
+                "{driver:?}"
+            );
             shard.stop(Message::Drain);
         }
     }
@@ -192,7 +231,11 @@ fn a_refused_dial_resets_the_client() {
         drop(listener);
         let shard = Running::start(driver, addr, |_| {});
         let error = shard.connect().read(&mut [0; 1]).unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{driver:?}");
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset,
+            "{driver:?}"
+        );
         shard.stop(Message::Drain);
     }
 }
@@ -214,7 +257,10 @@ fn draining_waits_for_open_connections_and_force_ends_them() {
         server.write_all(b"still here").unwrap();
         client.read_exact(&mut [0; 10]).unwrap();
         shard.stop(Message::Force);
-        assert!(client.read(&mut [0; 1]).is_err(), "{driver:?}: forced connections are reset");
+        assert!(
+            client.read(&mut [0; 1]).is_err(),
+            "{driver:?}: forced connections are reset"
+        );
     }
 }
 
@@ -265,7 +311,8 @@ fn connections_above_the_limit_are_reset_and_room_is_reused() {
         // The slot is free once both ends are gone: a connection is served again.
         let served = (0..1_000).any(|_| {
             let mut next = shard.connect();
-            next.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            next.set_read_timeout(Some(Duration::from_millis(20)))
+                .unwrap();
             let kind = next.read(&mut [0; 1]).map_err(|error| error.kind());
             kind == Err(std::io::ErrorKind::WouldBlock)
         });
