@@ -26,6 +26,12 @@ pub struct Section {
     pub source: SectionSource,
 }
 
+impl Debug for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Section").field(&self.name).finish()
+    }
+}
+
 /// What the endpoints need.
 pub struct AdminSources {
     /// Log levels.
