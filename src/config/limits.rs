@@ -65,6 +65,8 @@ pub const HTTP2_SEND_FRAME_BYTES_MAX: usize = 64 * KIB;
 pub const STREAMS_PER_TUNNEL: u32 = 200;
 /// Default for streams we open in one tunnel before we open a second tunnel.
 pub const POOL_STREAMS_PER_TUNNEL: u16 = 100;
+/// Tunnels one shard may have opened: four times the node pairs we plan for, all on one shard.
+pub const POOL_TUNNELS_MAX: usize = 4_096;
 /// Default time an unused tunnel stays open.
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 /// Default bytes a stream may have queued for sending: 200 streams that never read hold 12.5 MiB.

@@ -13,12 +13,12 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use driver::{DriverKind, DriverReport, block_on};
 pub use mailbox::{Inbox, Mailbox, mailbox, yield_now};
 pub use socket::{Listener, PollSocket, Socket};
-pub use sync::{First, Signal, race};
+pub use sync::{First, Pulse, Signal, race};
 
 /// Starts a task on this shard. A panic inside is contained: `on_panic` runs, the task ends.
 pub fn spawn(task: impl Future<Output = ()> + 'static, on_panic: impl FnOnce() + 'static) {
@@ -40,6 +40,16 @@ pub async fn contain<T>(task: impl Future<Output = T>) -> Option<T> {
         }
     })
     .await
+}
+
+/// The monotonic clock. The one place a shard reads it.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shard's own door to the clock"
+)]
+pub fn now() -> Instant {
+    Instant::now()
 }
 
 /// Completes after `duration`, at a resolution of about a millisecond.

@@ -18,13 +18,21 @@ pub enum DriverKind {
     Epoll,
 }
 
-impl fmt::Display for DriverKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl DriverKind {
+    /// Name in logs, metrics and the status page.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::IoUring => "io_uring",
             Self::IoUringCoop => "io_uring-coop",
             Self::Epoll => "epoll",
-        })
+        }
+    }
+}
+
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

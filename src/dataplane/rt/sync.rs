@@ -1,6 +1,6 @@
 //! Small single-thread tools: a one-time signal for many waiters, and a race of two futures.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -76,6 +76,38 @@ impl<T: Clone> Signal<T> {
             Poll::Pending
         })
         .await
+    }
+}
+
+/// Wakes everybody who waits, again and again; a waiter sees every pulse after it was made.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    count: Cell<u64>,
+    waiters: RefCell<Vec<Waker>>,
+}
+
+impl Pulse {
+    /// Wakes all present waiters.
+    pub fn beat(&self) {
+        self.count.set(self.count.get().wrapping_add(1));
+        for waiter in self.waiters.take() {
+            waiter.wake();
+        }
+    }
+
+    /// Completes at the next beat after this call.
+    pub fn next(&self) -> impl Future<Output = ()> + '_ {
+        let seen = self.count.get();
+        poll_fn(move |cx| {
+            if self.count.get() != seen {
+                return Poll::Ready(());
+            }
+            let mut waiters = self.waiters.borrow_mut();
+            if !waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+                waiters.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
     }
 }
 
