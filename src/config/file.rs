@@ -19,6 +19,7 @@ pub(super) fn read(raw: &mut RawConfig, path: PathBuf, read_file: ReadFile<'_>) 
         Ok(text) => FileReader { raw, path }.document(&text),
         Err(error) => {
             let origin = Origin::File(path, Position::START);
+            raw.file_lost = true;
             raw.problem(origin, "", ProblemKind::Unreadable(error.to_string()));
         }
     }
@@ -47,6 +48,7 @@ impl FileReader<'_> {
     fn document(&mut self, text: &str) {
         match yaml::parse(text) {
             Err(errors) => {
+                self.raw.file_lost = true;
                 for error in errors {
                     self.problem(error.at, "", ProblemKind::Syntax(error.message));
                 }

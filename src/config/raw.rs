@@ -137,6 +137,9 @@ pub struct RawConfig {
     pub(super) control_plane_decided: bool,
     /// Folder that relative paths in the configuration file start from.
     pub(super) base_dir: PathBuf,
+    /// Whether the configuration file could not be read or parsed, so that what it may say is not
+    /// missing.
+    pub(super) file_lost: bool,
     /// The host.
     pub(super) host: host::Host,
     /// Names and shapes that are wrong.
@@ -338,6 +341,3 @@ fn variable_names() -> impl Iterator<Item = &'static str> {
         .chain(unbuilt.filter(|name| !name.ends_with('_')))
         .chain([schema::CONFIG_VARIABLE, "PROXY_CONFIG"])
 }
-
-#[cfg(test)]
-mod tests;

@@ -331,7 +331,7 @@ mod tests {
             ("a: *b", "", 1),
             ("a: &x [*x]", "inside", 1),
             ("a: \"\\q\"", "", 1),
-            ("\ta: 1", "", 1),
+            ("a:\n\tb: 1", "", 2),
         ] {
             let errors = parse(text).unwrap_err();
             assert!(errors[0].message.contains(fragment), "{text}: {errors:?}");

@@ -147,7 +147,11 @@ impl Resolver {
         self.settings[key as usize] = Some(effective);
     }
 
+    /// Nobody gave a setting that has no default.
     pub(super) fn missing(&mut self, key: Key, expected: &str) {
+        if self.raw.file_lost {
+            return;
+        }
         let mut expected = expected.to_owned();
         let setting = key.setting();
         if let (false, [variable, ..]) = (setting.path.is_empty(), setting.env) {
