@@ -105,6 +105,12 @@ impl Shards {
         Some(event)
     }
 
+    /// How many there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.handles.len()
+    }
+
     /// Whether every shard has ended.
     #[must_use]
     pub const fn all_ended(&self) -> bool {
@@ -196,6 +202,16 @@ impl Watchdog {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(50));
         }
+    }
+
+    /// Whether a shard has answered a recent ping.
+    #[must_use]
+    pub fn answered_last(&self, index: usize) -> bool {
+        let newest = self.last.load(Ordering::Relaxed);
+        // The newest ping may be under way.
+        self.watched
+            .get(index)
+            .is_some_and(|(_, heartbeat)| heartbeat.load(Ordering::Relaxed) + 1 >= newest)
     }
 
     /// Watches for ever; returns the number of a shard that was silent for too long.
