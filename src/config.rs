@@ -98,6 +98,15 @@ pub struct Config {
     pub istio_version: Arc<str>,
 }
 
+impl Config {
+    /// Port nodes of this mesh take HBONE on: our own listener's, the usual one without.
+    #[must_use]
+    pub fn hbone_port(&self) -> u16 {
+        let own = self.listeners.inbound.map_or(0, |addr| addr.port());
+        if own == 0 { INBOUND_PORT } else { own }
+    }
+}
+
 /// Whom a node speaks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeMode {

@@ -134,7 +134,7 @@ fn decide(shard: &Shard, captured: &Captured) -> Result<Route, CloseReason> {
         client: captured.client,
         target: captured.target.clone(),
         network: Arc::clone(&shard.config.network),
-        hbone_port: crate::config::INBOUND_PORT,
+        hbone_port: shard.config.hbone_port(),
     };
     route(&request, &shard.snapshot(), &mut |bound| {
         shard.random(bound)

@@ -1,5 +1,7 @@
 //! Whole shards under test: real sockets on loopback, both drivers, no tunnel.
 
+mod tunnel;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -16,10 +18,13 @@ use crate::config::{
     ServiceAccountRef, Shards, SocketOptions, Timeouts, TlsConfig,
 };
 use crate::model::workload::Workload;
+use crate::snapshot::Snapshot;
 use crate::snapshot::builder::{Builder, Change};
 use crate::snapshot::exchange::Publisher;
 use crate::sys::socket::{ListenOptions, listen, local_addr};
-use crate::telemetry::{Hub, HubOptions, LogWriter};
+use crate::telemetry::line::{Level, LineFormat};
+use crate::telemetry::log_writer::WriterOptions;
+use crate::telemetry::{Hub, HubOptions, LogWriter, ShardCounters};
 use crate::tls::credentials::CredentialStore;
 
 const DRIVERS: [DriverChoice; 2] = [DriverChoice::IoUring, DriverChoice::Epoll];
@@ -62,37 +67,45 @@ fn config() -> Config {
     }
 }
 
-/// One running shard with one forward.
-struct Running {
-    addr: SocketAddr,
-    mailbox: ShardMailbox,
-    thread: Option<JoinHandle<std::io::Result<()>>>,
-    _log: LogWriter,
+/// A shard to be started: one forward, or one HBONE listener.
+struct Node {
+    config: Config,
+    change: Change,
+    credentials: CredentialStore,
+    listen: SocketAddr,
+    role: ListenerRole,
 }
 
-impl Running {
-    fn start(driver: DriverChoice, to: SocketAddr, tune: impl FnOnce(&mut Config)) -> Self {
-        let mut config = config();
-        config.driver = driver;
-        tune(&mut config);
-        let workload = Workload {
-            uid: "client".into(),
+impl Node {
+    /// A node of the workload `default/client` that forwards to `to`.
+    fn forwarding(to: SocketAddr) -> Self {
+        let account = ServiceAccountRef {
             namespace: "default".into(),
             service_account: "client".into(),
-            capacity: 1,
-            ..Workload::default()
         };
+        Self {
+            config: config(),
+            change: Change {
+                workloads: vec![workload("client", None)],
+                ..Change::default()
+            },
+            credentials: CredentialStore::default(),
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            role: ListenerRole::Forward(ForwardTarget::Address(to), Some(account)),
+        }
+    }
+
+    fn start(self, driver: DriverChoice) -> Running {
+        let mut config = self.config;
+        config.driver = driver;
         let mut builder = Builder::new("".into());
-        let change = Change {
-            workloads: vec![workload],
-            ..Change::default()
-        };
-        let state = Publisher::new(builder.apply(change));
-        let credentials = Publisher::new(Arc::new(CredentialStore::default()));
-        let log = LogWriter::start(crate::telemetry::log_writer::WriterOptions {
+        let mut state = Publisher::new(Arc::new(Snapshot::default()));
+        state.publish(builder.apply(self.change));
+        let credentials = Publisher::new(Arc::new(self.credentials));
+        let log = LogWriter::start(WriterOptions {
             out: Box::new(std::io::sink()),
-            format: Default::default(),
-            access_level: crate::telemetry::line::Level::Info,
+            format: LineFormat::Plain,
+            access_level: Level::Info,
         })
         .unwrap();
         let hub = Hub::new(HubOptions::default(), log.sink());
@@ -100,20 +113,18 @@ impl Running {
             backlog: LISTEN_BACKLOG,
             ..ListenOptions::default()
         };
-        let (fd, transparent) = listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
+        let (fd, transparent) = listen(self.listen, &options).unwrap();
         let addr = local_addr(fd.as_fd()).unwrap();
-        let account = ServiceAccountRef {
-            namespace: "default".into(),
-            service_account: "client".into(),
-        };
-        let role = ListenerRole::Forward(ForwardTarget::Address(to), Some(account));
+        let role = self.role;
         let (mailbox, inbox) = rt::mailbox().unwrap();
+        let telemetry = hub.shard(0);
+        let counters = telemetry.shared_counters();
         let plan = Plan {
             index: 0,
             config: Arc::new(config),
             state: state.subscribe(),
             credentials: credentials.subscribe(),
-            telemetry: hub.shard(0),
+            telemetry,
             listeners: vec![PlannedListener {
                 fd,
                 addr,
@@ -125,12 +136,53 @@ impl Running {
             descriptors: 20_000,
         };
         let thread = std::thread::spawn(move || shard::run(plan, |_| {}));
-        Self {
+        Running {
             addr,
             mailbox,
+            state,
+            builder,
+            counters,
             thread: Some(thread),
             _log: log,
         }
+    }
+}
+
+/// A workload whose name is its service account, in namespace `default`.
+fn workload(name: &str, address: Option<SocketAddr>) -> Workload {
+    Workload {
+        uid: name.into(),
+        name: name.into(),
+        namespace: "default".into(),
+        service_account: name.into(),
+        trust_domain: "cluster.local".into(),
+        addresses: address.iter().map(SocketAddr::ip).collect(),
+        capacity: 1,
+        ..Workload::default()
+    }
+}
+
+/// One running shard.
+struct Running {
+    addr: SocketAddr,
+    mailbox: ShardMailbox,
+    state: Publisher<Snapshot>,
+    builder: Builder,
+    counters: Arc<ShardCounters>,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+    _log: LogWriter,
+}
+
+impl Running {
+    fn start(driver: DriverChoice, to: SocketAddr, tune: impl FnOnce(&mut Config)) -> Self {
+        let mut node = Node::forwarding(to);
+        tune(&mut node.config);
+        node.start(driver)
+    }
+
+    fn change(&mut self, change: Change) {
+        self.state.publish(self.builder.apply(change));
+        self.mailbox.send(Message::Changed).unwrap();
     }
 
     fn connect(&self) -> TcpStream {
