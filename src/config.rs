@@ -17,6 +17,7 @@ mod unbuilt;
 mod value;
 mod yaml;
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,6 +96,15 @@ pub struct Config {
     pub log: LogConfig,
     /// Value of the `tag` label of `istio_build`.
     pub istio_version: Arc<str>,
+}
+
+impl Config {
+    /// Port nodes of this mesh take HBONE on: our own listener's, the usual one without.
+    #[must_use]
+    pub fn hbone_port(&self) -> u16 {
+        let own = self.listeners.inbound.map_or(0, |addr| addr.port());
+        if own == 0 { INBOUND_PORT } else { own }
+    }
 }
 
 /// Whom a node speaks for.
@@ -333,5 +343,20 @@ pub const fn wildcard(ipv6_enabled: bool, port: u16) -> SocketAddr {
         SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
     } else {
         SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+    }
+}
+
+impl fmt::Display for ForwardTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Hostname(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl fmt::Display for ServiceAccountRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.service_account)
     }
 }

@@ -59,7 +59,10 @@ pub struct Seed {
 
 impl std::fmt::Debug for Seed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Seed").field("index", &self.plan.index).field("cpu", &self.cpu).finish()
+        f.debug_struct("Seed")
+            .field("index", &self.plan.index)
+            .field("cpu", &self.cpu)
+            .finish()
     }
 }
 
@@ -77,9 +80,17 @@ impl Shards {
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{}", plan.index))
                 .spawn(move || run(plan, cpu, &sender))?;
-            handles.push(Handle { mailbox, heartbeat, thread: Some(thread) });
+            handles.push(Handle {
+                mailbox,
+                heartbeat,
+                thread: Some(thread),
+            });
         }
-        Ok(Self { handles, events, ended: 0 })
+        Ok(Self {
+            handles,
+            events,
+            ended: 0,
+        })
     }
 
     /// Next report of any shard; `None` when all have ended.
@@ -94,6 +105,12 @@ impl Shards {
         Some(event)
     }
 
+    /// How many there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.handles.len()
+    }
+
     /// Whether every shard has ended.
     #[must_use]
     pub const fn all_ended(&self) -> bool {
@@ -103,15 +120,24 @@ impl Shards {
     /// Mailboxes of all shards, for whoever publishes.
     #[must_use]
     pub fn mailboxes(&self) -> Vec<ShardMailbox> {
-        self.handles.iter().map(|handle| handle.mailbox.clone()).collect()
+        self.handles
+            .iter()
+            .map(|handle| handle.mailbox.clone())
+            .collect()
     }
 
     /// A watchdog over all shards; make one and clone it.
     #[must_use]
     pub fn watchdog(&self) -> Watchdog {
-        let watched =
-            self.handles.iter().map(|h| (h.mailbox.clone(), Arc::clone(&h.heartbeat))).collect();
-        Watchdog { watched, last: Arc::default() }
+        let watched = self
+            .handles
+            .iter()
+            .map(|h| (h.mailbox.clone(), Arc::clone(&h.heartbeat)))
+            .collect();
+        Watchdog {
+            watched,
+            last: Arc::default(),
+        }
     }
 }
 
@@ -178,6 +204,16 @@ impl Watchdog {
         }
     }
 
+    /// Whether a shard has answered a recent ping.
+    #[must_use]
+    pub fn answered_last(&self, index: usize) -> bool {
+        let newest = self.last.load(Ordering::Relaxed);
+        // The newest ping may be under way.
+        self.watched
+            .get(index)
+            .is_some_and(|(_, heartbeat)| heartbeat.load(Ordering::Relaxed) + 1 >= newest)
+    }
+
     /// Watches for ever; returns the number of a shard that was silent for too long.
     pub async fn stuck(&self) -> usize {
         loop {
@@ -192,7 +228,10 @@ impl Watchdog {
 /// Time since `start`, for start-up log lines.
 #[must_use]
 pub fn since(start: Instant) -> Duration {
-    #[expect(clippy::disallowed_methods, reason = "start-up and shutdown are timed here")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "start-up and shutdown are timed here"
+    )]
     let now = Instant::now();
     now.saturating_duration_since(start)
 }

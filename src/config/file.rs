@@ -12,6 +12,14 @@ use super::yaml::{self, Name, Node, Value};
 /// Top-level keys of a local state document, to explain a mix-up.
 const STATE_KEYS: [&str; 3] = ["workloads", "services", "policies"];
 
+/// Whether `text` is a local state document rather than a configuration.
+#[must_use]
+pub fn is_local_state(text: &str) -> bool {
+    let keys = yaml::top_level_keys(text);
+    keys.iter().any(|key| STATE_KEYS.contains(&key.as_str()))
+        && !keys.iter().any(|key| key == Key::Mode.name())
+}
+
 /// Reads the configuration file at `path` into `raw`.
 pub(super) fn read(raw: &mut RawConfig, path: PathBuf, read_file: ReadFile<'_>) {
     let path = Arc::new(path);
@@ -19,6 +27,7 @@ pub(super) fn read(raw: &mut RawConfig, path: PathBuf, read_file: ReadFile<'_>) 
         Ok(text) => FileReader { raw, path }.document(&text),
         Err(error) => {
             let origin = Origin::File(path, Position::START);
+            raw.file_lost = true;
             raw.problem(origin, "", ProblemKind::Unreadable(error.to_string()));
         }
     }
@@ -47,6 +56,7 @@ impl FileReader<'_> {
     fn document(&mut self, text: &str) {
         match yaml::parse(text) {
             Err(errors) => {
+                self.raw.file_lost = true;
                 for error in errors {
                     self.problem(error.at, "", ProblemKind::Syntax(error.message));
                 }

@@ -10,12 +10,15 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::limits::CONFIG_FILE_BYTES_MAX;
+use super::limits::{CONFIG_FILE_BYTES_MAX, SHARDS_MAX};
 use super::mesh::{self, Document, ProxyConfig};
 use super::problem::{Origin, Position, Problem, ProblemKind, nearest};
 use super::schema::{self, Key, SETTINGS};
 use super::unbuilt::{self, Rule};
 use super::{file, host};
+
+pub use super::file::is_local_state;
+pub use super::host::IPV6_FILE;
 
 /// Mesh configuration file, relative to the working directory.
 pub const MESH_FILE: &str = "./etc/istio/config/mesh";
@@ -49,6 +52,21 @@ impl std::fmt::Debug for Sources<'_> {
     }
 }
 
+impl<'a> Sources<'a> {
+    /// A configuration file that stands for itself, on no particular host. `read_file` is asked for
+    /// other files too and should know none but [`IPV6_FILE`].
+    #[must_use]
+    pub fn of_file(path: PathBuf, read_file: ReadFile<'a>) -> Self {
+        Self {
+            env: BTreeMap::new(),
+            read_file,
+            config_file: Some(path),
+            overrides: Vec::new(),
+            cpus: (0..SHARDS_MAX).collect(),
+        }
+    }
+}
+
 impl Sources<'static> {
     /// The sources of this process. Call it before any thread is pinned to a CPU.
     #[must_use]
@@ -61,18 +79,6 @@ impl Sources<'static> {
             read_file: &read_bounded,
             config_file,
             overrides,
-            cpus: process_cpus(),
-        }
-    }
-
-    /// One configuration file and nothing else, to check it.
-    #[must_use]
-    pub fn of_file(path: PathBuf) -> Self {
-        Self {
-            env: BTreeMap::new(),
-            read_file: &read_bounded,
-            config_file: Some(path),
-            overrides: Vec::new(),
             cpus: process_cpus(),
         }
     }
@@ -137,6 +143,9 @@ pub struct RawConfig {
     pub(super) control_plane_decided: bool,
     /// Folder that relative paths in the configuration file start from.
     pub(super) base_dir: PathBuf,
+    /// Whether the configuration file could not be read or parsed, so that what it may say is not
+    /// missing.
+    pub(super) file_lost: bool,
     /// The host.
     pub(super) host: host::Host,
     /// Names and shapes that are wrong.
@@ -338,6 +347,3 @@ fn variable_names() -> impl Iterator<Item = &'static str> {
         .chain(unbuilt.filter(|name| !name.ends_with('_')))
         .chain([schema::CONFIG_VARIABLE, "PROXY_CONFIG"])
 }
-
-#[cfg(test)]
-mod tests;

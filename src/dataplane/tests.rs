@@ -1,5 +1,7 @@
 //! Whole shards under test: real sockets on loopback, both drivers, no tunnel.
 
+mod tunnel;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -16,10 +18,13 @@ use crate::config::{
     ServiceAccountRef, Shards, SocketOptions, Timeouts, TlsConfig,
 };
 use crate::model::workload::Workload;
+use crate::snapshot::Snapshot;
 use crate::snapshot::builder::{Builder, Change};
 use crate::snapshot::exchange::Publisher;
 use crate::sys::socket::{ListenOptions, listen, local_addr};
-use crate::telemetry::{Hub, HubOptions, LogWriter};
+use crate::telemetry::line::{Level, LineFormat};
+use crate::telemetry::log_writer::WriterOptions;
+use crate::telemetry::{Hub, HubOptions, LogWriter, ShardCounters};
 use crate::tls::credentials::CredentialStore;
 
 const DRIVERS: [DriverChoice; 2] = [DriverChoice::IoUring, DriverChoice::Epoll];
@@ -34,7 +39,11 @@ fn config() -> Config {
         cluster_domain: "cluster.local".into(),
         enable_proxy: true,
         ipv6_enabled: true,
-        shards: Shards { count: 1, cpus: vec![0], pin: false },
+        shards: Shards {
+            count: 1,
+            cpus: vec![0],
+            pin: false,
+        },
         driver: DriverChoice::Auto,
         ring_entries: 256,
         listeners: Listeners::default(),
@@ -50,70 +59,140 @@ fn config() -> Config {
         localhost_app_tunnel: true,
         response_baggage: true,
         authz_info_logging: false,
-        log: LogConfig { filter: "info".into(), format: LogFormat::Plain },
+        log: LogConfig {
+            filter: "info".into(),
+            format: LogFormat::Plain,
+        },
         istio_version: "unknown".into(),
     }
 }
 
-/// One running shard with one forward.
+/// A shard to be started: one forward, or one HBONE listener.
+struct Node {
+    config: Config,
+    change: Change,
+    credentials: CredentialStore,
+    listen: SocketAddr,
+    role: ListenerRole,
+}
+
+impl Node {
+    /// A node of the workload `default/client` that forwards to `to`.
+    fn forwarding(to: SocketAddr) -> Self {
+        let account = ServiceAccountRef {
+            namespace: "default".into(),
+            service_account: "client".into(),
+        };
+        Self {
+            config: config(),
+            change: Change {
+                workloads: vec![workload("client", None)],
+                ..Change::default()
+            },
+            credentials: CredentialStore::default(),
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            role: ListenerRole::Forward(ForwardTarget::Address(to), Some(account)),
+        }
+    }
+
+    fn start(self, driver: DriverChoice) -> Running {
+        let mut config = self.config;
+        config.driver = driver;
+        let mut builder = Builder::new("".into());
+        let mut state = Publisher::new(Arc::new(Snapshot::default()));
+        state.publish(builder.apply(self.change));
+        let credentials = Publisher::new(Arc::new(self.credentials));
+        let log = LogWriter::start(WriterOptions {
+            out: Box::new(std::io::sink()),
+            format: LineFormat::Plain,
+            access_level: Level::Info,
+        })
+        .unwrap();
+        let hub = Hub::new(HubOptions::default(), log.sink());
+        let options = ListenOptions {
+            backlog: LISTEN_BACKLOG,
+            ..ListenOptions::default()
+        };
+        let (fd, transparent) = listen(self.listen, &options).unwrap();
+        let addr = local_addr(fd.as_fd()).unwrap();
+        let role = self.role;
+        let (mailbox, inbox) = rt::mailbox().unwrap();
+        let telemetry = hub.shard(0);
+        let counters = telemetry.shared_counters();
+        let plan = Plan {
+            index: 0,
+            config: Arc::new(config),
+            state: state.subscribe(),
+            credentials: credentials.subscribe(),
+            telemetry,
+            listeners: vec![PlannedListener {
+                fd,
+                addr,
+                role,
+                transparent,
+            }],
+            inbox,
+            heartbeat: Arc::new(AtomicU64::new(0)),
+            descriptors: 20_000,
+        };
+        let thread = std::thread::spawn(move || shard::run(plan, |_| {}));
+        Running {
+            addr,
+            mailbox,
+            state,
+            builder,
+            counters,
+            thread: Some(thread),
+            _log: log,
+        }
+    }
+}
+
+/// A workload whose name is its service account, in namespace `default`.
+fn workload(name: &str, address: Option<SocketAddr>) -> Workload {
+    Workload {
+        uid: name.into(),
+        name: name.into(),
+        namespace: "default".into(),
+        service_account: name.into(),
+        trust_domain: "cluster.local".into(),
+        addresses: address.iter().map(SocketAddr::ip).collect(),
+        capacity: 1,
+        ..Workload::default()
+    }
+}
+
+/// One running shard.
 struct Running {
     addr: SocketAddr,
     mailbox: ShardMailbox,
+    state: Publisher<Snapshot>,
+    builder: Builder,
+    counters: Arc<ShardCounters>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
     _log: LogWriter,
 }
 
 impl Running {
     fn start(driver: DriverChoice, to: SocketAddr, tune: impl FnOnce(&mut Config)) -> Self {
-        let mut config = config();
-        config.driver = driver;
-        tune(&mut config);
-        let workload = Workload {
-            uid: "client".into(),
-            namespace: "default".into(),
-            service_account: "client".into(),
-            capacity: 1,
-            ..Workload::default()
-        };
-        let mut builder = Builder::new("".into());
-        let change = Change { workloads: vec![workload], ..Change::default() };
-        let state = Publisher::new(builder.apply(change));
-        let credentials = Publisher::new(Arc::new(CredentialStore::default()));
-        let log = LogWriter::start(crate::telemetry::log_writer::WriterOptions {
-            out: Box::new(std::io::sink()),
-            format: Default::default(),
-            access_level: crate::telemetry::line::Level::Info,
-        })
-        .unwrap();
-        let hub = Hub::new(HubOptions::default(), log.sink());
-        let options = ListenOptions { backlog: LISTEN_BACKLOG, ..ListenOptions::default() };
-        let (fd, transparent) = listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
-        let addr = local_addr(fd.as_fd()).unwrap();
-        let account = ServiceAccountRef {
-            namespace: "default".into(),
-            service_account: "client".into(),
-        };
-        let role = ListenerRole::Forward(ForwardTarget::Address(to), Some(account));
-        let (mailbox, inbox) = rt::mailbox().unwrap();
-        let plan = Plan {
-            index: 0,
-            config: Arc::new(config),
-            state: state.subscribe(),
-            credentials: credentials.subscribe(),
-            telemetry: hub.shard(0),
-            listeners: vec![PlannedListener { fd, addr, role, transparent }],
-            inbox,
-            heartbeat: Arc::new(AtomicU64::new(0)),
-            descriptors: 20_000,
-        };
-        let thread = std::thread::spawn(move || shard::run(plan, |_| {}));
-        Self { addr, mailbox, thread: Some(thread), _log: log }
+        let mut node = Node::forwarding(to);
+        tune(&mut node.config);
+        node.start(driver)
+    }
+
+    fn change(&mut self, change: Change) {
+        self.state.publish(self.builder.apply(change));
+        self.mailbox.send(Message::Changed).unwrap();
     }
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.addr).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        stream
+            .set_write_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
         stream
     }
 
@@ -131,7 +210,9 @@ fn server() -> (TcpListener, SocketAddr) {
 
 fn pattern(length: usize, seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
-    std::iter::repeat_with(|| random.u8(..)).take(length).collect()
+    std::iter::repeat_with(|| random.u8(..))
+        .take(length)
+        .collect()
 }
 
 #[test]
@@ -170,16 +251,26 @@ fn a_reset_of_either_side_resets_the_other() {
             let shard = Running::start(driver, addr, |_| {});
             let mut client = shard.connect();
             let (mut server, _) = listener.accept().unwrap();
-            server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            server
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
             client.write_all(b"up").unwrap();
             server.read_exact(&mut [0; 2]).unwrap();
             server.write_all(b"down").unwrap();
             client.read_exact(&mut [0; 4]).unwrap();
-            let (gone, mut left) = if client_resets { (client, server) } else { (server, client) };
+            let (gone, mut left) = if client_resets {
+                (client, server)
+            } else {
+                (server, client)
+            };
             crate::sys::socket::reset_on_close(gone.as_fd());
             drop(gone);
             let error = left.read(&mut [0; 1]).unwrap_err();
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{driver:?}");
+            assert_eq!(
+                error.kind(),
+                std::io::ErrorKind::ConnectionReset,
+                "{driver:?}"
+            );
             shard.stop(Message::Drain);
         }
     }
@@ -192,7 +283,11 @@ fn a_refused_dial_resets_the_client() {
         drop(listener);
         let shard = Running::start(driver, addr, |_| {});
         let error = shard.connect().read(&mut [0; 1]).unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{driver:?}");
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset,
+            "{driver:?}"
+        );
         shard.stop(Message::Drain);
     }
 }
@@ -214,7 +309,10 @@ fn draining_waits_for_open_connections_and_force_ends_them() {
         server.write_all(b"still here").unwrap();
         client.read_exact(&mut [0; 10]).unwrap();
         shard.stop(Message::Force);
-        assert!(client.read(&mut [0; 1]).is_err(), "{driver:?}: forced connections are reset");
+        assert!(
+            client.read(&mut [0; 1]).is_err(),
+            "{driver:?}: forced connections are reset"
+        );
     }
 }
 
@@ -265,7 +363,8 @@ fn connections_above_the_limit_are_reset_and_room_is_reused() {
         // The slot is free once both ends are gone: a connection is served again.
         let served = (0..1_000).any(|_| {
             let mut next = shard.connect();
-            next.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            next.set_read_timeout(Some(Duration::from_millis(20)))
+                .unwrap();
             let kind = next.read(&mut [0; 1]).map_err(|error| error.kind());
             kind == Err(std::io::ErrorKind::WouldBlock)
         });

@@ -131,7 +131,9 @@ pub(super) fn parse_request(
         let error = format!("expected method CONNECT, got {}", request.method());
         return Err((Refusal { status: 400, error }, RefusalCause::Malformed));
     }
-    let length = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let length = uri
+        .authority()
+        .map_or(0, |authority| authority.as_str().len());
     if length > limits.authority {
         let error = format!("no valid authority pseudo header: {length} bytes are too long");
         return Err((Refusal { status: 400, error }, RefusalCause::Authority));
@@ -206,8 +208,8 @@ fn parse_baggage(headers: &HeaderMap) -> Option<Baggage> {
 /// An answer with this status and no field but, with 200, the destination's baggage.
 pub(super) fn encode_response(status: u16, baggage: Option<&Baggage>) -> Response<()> {
     let mut response = Response::new(());
-    *response.status_mut() = http::StatusCode::from_u16(status)
-        .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     *response.version_mut() = http::Version::HTTP_2;
     if let Some(baggage) = baggage {
         response

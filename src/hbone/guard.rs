@@ -322,7 +322,11 @@ impl Guard {
             }
             GOAWAY => {
                 let (last_stream, code) = goaway_parts(goaway);
-                if self.goaway_in.replace(Some(Goaway { last_stream, code })).is_none() {
+                if self
+                    .goaway_in
+                    .replace(Some(Goaway { last_stream, code }))
+                    .is_none()
+                {
                     (self.settings.events)(Event::GoawayReceived);
                 }
             }

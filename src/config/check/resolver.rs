@@ -147,13 +147,17 @@ impl Resolver {
         self.settings[key as usize] = Some(effective);
     }
 
+    /// Nobody gave a setting that has no default.
     pub(super) fn missing(&mut self, key: Key, expected: &str) {
+        if self.raw.file_lost {
+            return;
+        }
         let mut expected = expected.to_owned();
         let setting = key.setting();
-        if let (false, [variable, ..]) = (setting.path.is_empty(), setting.env) {
-            if !expected.contains(variable) {
-                expected = format!("{expected} (variable {variable})");
-            }
+        if let (false, [variable, ..]) = (setting.path.is_empty(), setting.env)
+            && !expected.contains(variable)
+        {
+            expected = format!("{expected} (variable {variable})");
         }
         self.problem(Origin::Default, key, ProblemKind::Missing { expected });
     }

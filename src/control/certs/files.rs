@@ -34,6 +34,12 @@ const MODE_WRITABLE: u32 = 0o022;
 /// Read permission for others.
 const MODE_WORLD_READABLE: u32 = 0o004;
 
+/// Folder of `identity` below `dir`; none if its names are no folder names.
+#[must_use]
+pub fn directory(dir: &Path, identity: &Identity) -> Option<PathBuf> {
+    layout::folder(dir, &identity.namespace, &identity.service_account).ok()
+}
+
 /// Material could not be read from an identity directory.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
@@ -91,7 +97,7 @@ pub enum FilesError {
 
 /// Certificates from `DIR/ns/NAMESPACE/sa/SERVICE_ACCOUNT/`.
 #[derive(Debug)]
-pub struct FilesProvider {
+pub struct Files {
     dir: PathBuf,
     look_interval: Duration,
     watched: RefCell<BTreeMap<Identity, Watched>>,
@@ -116,7 +122,7 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-impl FilesProvider {
+impl Files {
     /// Reads from `dir`, which need not exist yet.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
@@ -195,7 +201,7 @@ impl FilesProvider {
     }
 }
 
-impl Provider for FilesProvider {
+impl Provider for Files {
     fn fetch<'a>(&'a self, identity: &'a Identity) -> Fetch<'a> {
         Box::pin(async move { self.read(identity).await.map_err(FetchError::from) })
     }
