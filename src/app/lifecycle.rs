@@ -4,14 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
 use super::servers::{self, Sources};
-use super::shards::{Seed, ShardEvent, Shards, broadcast, since};
+use super::shards::{Seed, ShardEvent, Shards, broadcast};
 use super::state::State;
 use super::{RunError, signals};
 use crate::config::limits::SHARD_STUCK_AFTER;
@@ -79,10 +80,6 @@ const FORCE_GRACE: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`RunError`], whose exit code says what went wrong.
 pub fn run(config: Config, warnings: &[String]) -> Result<(), RunError> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the process's start, for its log lines"
-    )]
     let started = Instant::now();
     let filter = Filter::parse(&config.log.filter)
         .map_err(|error| StartError::Log(format!("RUST_LOG: {error}")))?;
@@ -130,7 +127,7 @@ async fn node(
     let readiness = Readiness::new(started);
     let state_task = readiness.task("state manager");
     let proxy_task = readiness.task("proxy");
-    let recorder = recorder::install();
+    let recorder = recorder::install().map_err(|error| StartError::Log(error.to_string()))?;
     let state = State::load(&config)?;
     let certificates = Rc::new(Certificates::start(&config, &state.current()).await);
     let endpoints = servers::bind(&config)?;
@@ -161,7 +158,7 @@ async fn node(
     );
     state_task.done(now());
     proxy_task.done(now());
-    tracing::info!(target: "corelane::app", elapsed = ?since(started), "node started");
+    tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
     let background = background(&config, state, &certificates, &shards, &hub, recorder);
     let mut ended = tokio::select! {
         reason = signals::first(&quit) => {
@@ -182,8 +179,8 @@ async fn node(
     ended
 }
 
+/// The runtime's clock.
 fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "start-up is timed for the log")]
     Instant::now()
 }
 
@@ -291,7 +288,7 @@ async fn background(
         let mut every = tokio::time::interval(Duration::from_secs(5));
         loop {
             every.tick().await;
-            hub.housekeep(now());
+            hub.housekeep(now().into_std());
             recorder.run_upkeep();
         }
     };
