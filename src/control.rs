@@ -1,6 +1,8 @@
 //! The control thread: keeps the mesh state and the certificates, and publishes them.
 
 pub mod admin;
+pub mod certs;
+pub mod dump;
 pub mod exposition;
 pub mod http;
 pub mod logging;

@@ -1,0 +1,3 @@
+//! Parts of `/config_dump` (spec admin.md 3).
+
+pub mod certificates;
