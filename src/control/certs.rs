@@ -266,7 +266,8 @@ impl Manager {
             .entries
             .iter()
             .map(|(identity, entry)| (identity.clone(), entry.state()));
-        self.publisher.publish(Arc::new(CredentialStore::new(states)));
+        self.publisher
+            .publish(Arc::new(CredentialStore::new(states)));
         (self.published)();
     }
 }

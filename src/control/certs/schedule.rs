@@ -100,7 +100,9 @@ impl ExpiryWatch {
         now: SystemTime,
     ) -> Option<Alarm> {
         if let Ok(ago) = now.duration_since(not_after) {
-            let told = self.told_expired.and_then(|told| now.duration_since(told).ok());
+            let told = self
+                .told_expired
+                .and_then(|told| now.duration_since(told).ok());
             if told.is_some_and(|since| since < ALARM_INTERVAL) {
                 return None;
             }
@@ -154,7 +156,10 @@ mod tests {
         for wanted in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0] {
             backoff.failed(at(0));
             let pause = backoff.next(at(0), &mut random).as_secs_f64();
-            assert!((wanted * 0.8..=wanted * 1.2).contains(&pause), "{pause} near {wanted}");
+            assert!(
+                (wanted * 0.8..=wanted * 1.2).contains(&pause),
+                "{pause} near {wanted}"
+            );
         }
         for _ in 0..100 {
             backoff.failed(at(0));
@@ -169,17 +174,29 @@ mod tests {
         let mut check = |now| watch.check(at(0), at(10_000), at(now));
         assert_eq!(check(0), None);
         assert_eq!(check(7_999), None);
-        assert_eq!(check(8_000), Some(Alarm::EndsSoon(Duration::from_secs(2_000))));
+        assert_eq!(
+            check(8_000),
+            Some(Alarm::EndsSoon(Duration::from_secs(2_000)))
+        );
         assert_eq!(check(9_999), None, "told once");
         assert_eq!(check(10_000), Some(Alarm::Expired(Duration::ZERO)));
         assert_eq!(check(13_599), None);
-        assert_eq!(check(13_600), Some(Alarm::Expired(Duration::from_secs(3_600))));
+        assert_eq!(
+            check(13_600),
+            Some(Alarm::Expired(Duration::from_secs(3_600)))
+        );
         assert_eq!(check(17_199), None);
-        assert_eq!(check(17_200), Some(Alarm::Expired(Duration::from_secs(7_200))));
+        assert_eq!(
+            check(17_200),
+            Some(Alarm::Expired(Duration::from_secs(7_200)))
+        );
     }
 
     #[test]
     fn times_are_utc_with_seconds() {
-        assert_eq!(rfc3339(at(0) + Duration::from_millis(1500)), "1970-01-01T00:00:01Z");
+        assert_eq!(
+            rfc3339(at(0) + Duration::from_millis(1500)),
+            "1970-01-01T00:00:01Z"
+        );
     }
 }

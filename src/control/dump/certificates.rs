@@ -102,13 +102,23 @@ mod tests {
         let gone = "the identity is no longer needed".to_owned();
         let store = CredentialStore::new([
             (identity("c"), CredentialState::Initializing),
-            (identity("b"), CredentialState::Available(Arc::new(credentials))),
+            (
+                identity("b"),
+                CredentialState::Available(Arc::new(credentials)),
+            ),
             (identity("a"), CredentialState::Unavailable(gone)),
         ]);
         let dump = certificates(&store);
         let seen: Vec<_> = dump
             .iter()
-            .map(|d| (d.identity.as_str(), d.state.as_str(), d.cert_chain.len(), d.root_certs.len()))
+            .map(|d| {
+                (
+                    d.identity.as_str(),
+                    d.state.as_str(),
+                    d.cert_chain.len(),
+                    d.root_certs.len(),
+                )
+            })
             .collect();
         let unavailable = "Unavailable: the identity is no longer needed";
         assert_eq!(
@@ -116,7 +126,12 @@ mod tests {
             [
                 ("spiffe://cluster.local/ns/default/sa/a", unavailable, 0, 0),
                 ("spiffe://cluster.local/ns/default/sa/b", "Available", 1, 1),
-                ("spiffe://cluster.local/ns/default/sa/c", "Initializing", 0, 0),
+                (
+                    "spiffe://cluster.local/ns/default/sa/c",
+                    "Initializing",
+                    0,
+                    0
+                ),
             ]
         );
         let json = serde_json::to_value(&dump[1]).unwrap();
@@ -131,8 +146,12 @@ mod tests {
         let below = authority.intermediate("below", now).unwrap();
         let leaf = Leaf::new(&identity("a"), now).valid(now, now + Duration::from_secs(60));
         let issued = below.issue(&leaf).unwrap();
-        let loaded =
-            Credentials::load(&identity("a"), &issued.material(), TlsOptions::default(), now);
+        let loaded = Credentials::load(
+            &identity("a"),
+            &issued.material(),
+            TlsOptions::default(),
+            now,
+        );
         let state = CredentialState::Available(Arc::new(loaded.unwrap()));
         let dump = dump(&identity("a"), &state);
         assert_eq!(dump.cert_chain.len(), 2);

@@ -56,7 +56,9 @@ mod tests {
 
     #[test]
     fn names_that_lead_elsewhere_are_refused() {
-        for name in ["", ".", "..", "a/b", "/", "/etc", "a/", "./a", "../a", "a\0b"] {
+        for name in [
+            "", ".", "..", "a/b", "/", "/etc", "a/", "./a", "../a", "a\0b",
+        ] {
             assert!(folder(Path::new("/ids"), name, "a").is_err(), "{name:?}");
             assert!(folder(Path::new("/ids"), "a", name).is_err(), "{name:?}");
         }

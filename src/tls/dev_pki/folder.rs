@@ -71,8 +71,7 @@ pub struct Written {
 pub fn write(request: &Request<'_>, now: SystemTime) -> Result<Written, WriteError> {
     let mut folders = Vec::with_capacity(request.identities.len());
     for identity in request.identities {
-        let folder =
-            layout::folder(request.out, &identity.namespace, &identity.service_account)?;
+        let folder = layout::folder(request.out, &identity.namespace, &identity.service_account)?;
         folders.push(folder);
     }
     let authority_folder = request
