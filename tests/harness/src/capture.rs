@@ -5,7 +5,7 @@
 //! application with the client's address as source are marked, so that the application's answers
 //! come back to the node instead of leaving the host.
 
-use crate::hosts::Host;
+use crate::hosts::{Family, Host};
 
 /// Packet mark of the node's own sockets (`PACKET_MARK=1337`).
 pub const NODE_MARK: u32 = 0x539;
@@ -30,13 +30,13 @@ pub fn rules() -> String {
         ct mark & 0xfff == {LOCAL_MARK:#x} meta mark set ct mark
     }}
     chain outbound {{
-        type nat hook output priority dstnat; policy accept;
+        type nat hook output priority -100; policy accept;
         meta l4proto != tcp return
         meta mark & 0xfff == {NODE_MARK:#x} return
         ct mark & 0xfff == {LOCAL_MARK:#x} return
         meta skuid {EXEMPT_UID} return
         oifname \"lo\" return
-        redirect to :15001
+        meta l4proto tcp redirect to :15001
     }}
     chain inbound {{
         type nat hook prerouting priority dstnat; policy accept;
@@ -44,7 +44,7 @@ pub fn rules() -> String {
         meta mark & 0xfff == {NODE_MARK:#x} return
         iifname \"lo\" return
         tcp dport 15008 return
-        redirect to :15006
+        meta l4proto tcp redirect to :15006
     }}
 }}
 "
@@ -57,12 +57,15 @@ pub fn rules() -> String {
 /// If nft or ip refuses.
 pub fn apply(host: &Host) {
     host.apply_nft(&rules());
-    host.apply_ip(&format!(
-        "rule add fwmark {LOCAL_MARK:#x}/0xfff lookup 100\n\
-         route add local 0.0.0.0/0 dev lo table 100\n\
-         -6 rule add fwmark {LOCAL_MARK:#x}/0xfff lookup 100\n\
-         -6 route add local ::/0 dev lo table 100\n"
-    ));
+    for (family, everything) in [(Family::V4, "0.0.0.0/0"), (Family::V6, "::/0")] {
+        host.apply_ip(
+            family,
+            &format!(
+                "rule add fwmark {LOCAL_MARK:#x}/0xfff lookup 100\n\
+                 route add local {everything} dev lo table 100\n"
+            ),
+        );
+    }
 }
 
 /// Silently drops what one local TCP port sends and receives on loopback: its peer sees an
