@@ -11,6 +11,7 @@ pub mod clock;
 pub mod conversation;
 pub mod hosts;
 pub mod http;
+pub mod loopback;
 pub mod metrics;
 pub mod node;
 pub mod pair;
