@@ -21,9 +21,9 @@
 
 # Both stages are Debian 12, so that the binary finds the C library it was linked with.
 FROM rust:1.95.0-slim-bookworm AS build
-# The toolchain image has cc; aws-lc and jemalloc also want make.
+# The toolchain image has a C compiler; the build of jemalloc also wants make.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ make \
+    && apt-get install --yes --no-install-recommends make \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
