@@ -4,6 +4,7 @@
 //! 2 `config check` found something · 3 a shard died · 4 a shard is stuck.
 
 mod config_check;
+mod dev_pki;
 mod output;
 mod proxy;
 
@@ -52,8 +53,17 @@ enum Command {
     /// Check and show configurations
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Tools for demos and tests, not for production
+    #[command(subcommand)]
+    Dev(DevCommand),
     /// Print the version and how this program was built
     Version,
+}
+
+#[derive(Subcommand)]
+enum DevCommand {
+    /// Make a throw-away certificate authority and an identity directory
+    Pki(dev_pki::Args),
 }
 
 #[derive(Subcommand)]
@@ -116,6 +126,7 @@ fn run(arguments: Arguments) -> ExitCode {
         Command::Config(ConfigCommand::Show { settings, origin }) => {
             config_check::show(settings, origin)
         }
+        Command::Dev(DevCommand::Pki(arguments)) => dev_pki::run(&arguments),
         Command::Version => {
             output::line(&version());
             ExitCode::SUCCESS

@@ -156,5 +156,5 @@ fn needed(config: &Config, snapshot: &Snapshot) -> BTreeSet<Identity> {
 }
 
 fn exists(dir: &Path, identity: &Identity) -> bool {
-    files::directory(dir, identity).is_dir()
+    files::directory(dir, identity).is_some_and(|folder| folder.is_dir())
 }

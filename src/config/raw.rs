@@ -23,6 +23,20 @@ pub use super::host::IPV6_FILE;
 /// Mesh configuration file, relative to the working directory.
 pub const MESH_FILE: &str = "./etc/istio/config/mesh";
 
+/// Port whose connections panic, in builds that can inject faults.
+#[cfg(feature = "faults")]
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module reads the environment"
+)]
+pub fn fault_panic_port() -> Option<u16> {
+    std::env::var("CORELANE_FAULT_PANIC_PORT")
+        .ok()?
+        .parse()
+        .ok()
+}
+
 /// Reads a text file. Injected, so that tests name no real path.
 pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 

@@ -96,13 +96,15 @@ fn a_stream_is_a_transport() {
 fn data_frames_are_gathered_and_bounded_by_the_send_buffer() {
     run(async {
         let (mut peer, opener, _driver) = raw_server(&World::new()).await;
-        peer.send(&super::frames::frame(super::frames::SETTINGS, 0, 0, &[])).await;
+        peer.send(&super::frames::frame(super::frames::SETTINGS, 0, 0, &[]))
+            .await;
         let opening = spawn_local({
             let opener = opener.clone();
             async move { opener.open(&to("127.0.0.1:80")).await.unwrap().1 }
         });
         let request = peer.find(&[super::frames::HEADERS]).await.unwrap();
-        peer.send(&super::frames::frame(1, 4, request.stream, &[0x88])).await;
+        peer.send(&super::frames::frame(1, 4, request.stream, &[0x88]))
+            .await;
         let (_recv, mut send) = opening.await.unwrap().split();
         let mut cx = Context::from_waker(Waker::noop());
         // 65,535 bytes is what a peer that has not said otherwise takes.
@@ -130,14 +132,16 @@ fn data_frames_are_gathered_and_bounded_by_the_send_buffer() {
 fn capacity_given_back_serves_another_stream() {
     run(async {
         let (mut peer, opener, _driver) = raw_server(&World::new()).await;
-        peer.send(&super::frames::frame(super::frames::SETTINGS, 0, 0, &[])).await;
+        peer.send(&super::frames::frame(super::frames::SETTINGS, 0, 0, &[]))
+            .await;
         let mut sends: Vec<(RecvHalf, SendHalf)> = Vec::new();
         for _ in 0..2 {
             let opener = opener.clone();
             let opening =
                 spawn_local(async move { opener.open(&to("127.0.0.1:80")).await.unwrap().1 });
             let request = peer.find(&[super::frames::HEADERS]).await.unwrap();
-            peer.send(&super::frames::frame(1, 4, request.stream, &[0x88])).await;
+            peer.send(&super::frames::frame(1, 4, request.stream, &[0x88]))
+                .await;
             sends.push(opening.await.unwrap().split());
         }
         let mut cx = Context::from_waker(Waker::noop());
@@ -169,7 +173,11 @@ fn credit_is_given_for_forwarded_bytes_only() {
         }
         let mut taken = 0;
         while taken < 4 << 20 {
-            taken += poll_fn(|cx| recv.poll_data(cx)).await.unwrap().unwrap().len();
+            taken += poll_fn(|cx| recv.poll_data(cx))
+                .await
+                .unwrap()
+                .unwrap()
+                .len();
         }
         settle().await;
         recv.forwarded(3 << 20);
@@ -235,7 +243,11 @@ fn two_hundred_thousand_small_messages_both_ways_trip_no_limit() {
         }
         send.finish().unwrap();
         assert_eq!(back.await.unwrap(), 200_000 * 64);
-        assert!(world.events.borrow().is_empty(), "{:?}", world.events.borrow());
+        assert!(
+            world.events.borrow().is_empty(),
+            "{:?}",
+            world.events.borrow()
+        );
         assert!(opener.is_usable());
     });
 }
@@ -263,7 +275,10 @@ fn window_updates_that_answer_our_data_trip_no_limit() {
             }
         }
         peer.send(&data(1, b"end", true)).await;
-        assert_eq!(peer.find(&[DATA, RST_STREAM]).await.unwrap().payload, b"end");
+        assert_eq!(
+            peer.find(&[DATA, RST_STREAM]).await.unwrap().payload,
+            b"end"
+        );
         assert!(!echo.ended.is_finished());
         assert!(world.events.borrow().is_empty());
     });
