@@ -99,6 +99,12 @@ impl Snapshot {
         self.workloads.local_by_info(info)
     }
 
+    /// Whether the workload runs on this node: on the configured node, or on any when none is.
+    #[must_use]
+    pub fn is_local(&self, workload: &Workload) -> bool {
+        self.workloads.is_local(workload)
+    }
+
     /// Any local workload of this namespace and service account (lowest uid).
     #[must_use]
     pub fn local_workload_of(&self, namespace: &str, account: &str) -> Option<&Arc<Workload>> {
