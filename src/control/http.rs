@@ -277,4 +277,4 @@ async fn answer(
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::control) mod tests;
