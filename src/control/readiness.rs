@@ -62,7 +62,6 @@ impl Readiness {
         self.lock().iter().copied().collect()
     }
 
-    #[expect(clippy::disallowed_types, reason = "as the field")]
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }

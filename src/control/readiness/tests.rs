@@ -73,7 +73,10 @@ async fn stuck_data_plane_fails_the_probe() {
     let mut handler = ReadinessHandler::new(readiness.clone(), stuck());
     assert_eq!(handler.timeout, Duration::from_secs(1));
     handler.timeout = Duration::from_millis(10);
-    assert_eq!(answer(&handler).await, (500, "not ready, pending: data plane\n".to_owned()));
+    assert_eq!(
+        answer(&handler).await,
+        (500, "not ready, pending: data plane\n".to_owned())
+    );
     let _task = readiness.task("aaa");
     let body = "not ready, pending: aaa, data plane\n".to_owned();
     assert_eq!(answer(&handler).await, (500, body));

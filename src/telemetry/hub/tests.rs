@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::*;
 use crate::model::close::CloseReason;
 use crate::telemetry::counters::DriverInfo;
+use crate::telemetry::counters::{Limit, ListenerKind, Role};
 use crate::telemetry::flow::{Flow, Party};
 use crate::telemetry::line::{Level, LineFormat};
 use crate::telemetry::log_writer::LogWriter;
