@@ -89,6 +89,8 @@ fn value(text: &str) -> HeaderValue {
 /// cannot be written as one.
 pub(super) fn encode_request(request: &ConnectRequest) -> Option<Request<()>> {
     let authority = uri::Authority::try_from(request.authority.to_string()).ok()?;
+    // Never send what we would refuse.
+    parse_authority(&authority)?;
     let mut parts = uri::Parts::default();
     parts.authority = Some(authority);
     let mut encoded = Request::new(());
@@ -121,8 +123,8 @@ fn encode_forwarded(forwarded: &Forwarded) -> String {
 }
 
 /// A request received by a server, or how it must be refused.
-pub(super) fn parse_request(
-    request: &Request<h2::RecvStream>,
+pub(super) fn parse_request<B>(
+    request: &Request<B>,
     limits: RequestLimits,
 ) -> Result<ConnectRequest, (Refusal, RefusalCause)> {
     let (uri, headers) = (request.uri(), request.headers());
@@ -131,7 +133,9 @@ pub(super) fn parse_request(
         let error = format!("expected method CONNECT, got {}", request.method());
         return Err((Refusal { status: 400, error }, RefusalCause::Malformed));
     }
-    let length = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let length = uri
+        .authority()
+        .map_or(0, |authority| authority.as_str().len());
     if length > limits.authority {
         let error = format!("no valid authority pseudo header: {length} bytes are too long");
         return Err((Refusal { status: 400, error }, RefusalCause::Authority));
@@ -206,8 +210,8 @@ fn parse_baggage(headers: &HeaderMap) -> Option<Baggage> {
 /// An answer with this status and no field but, with 200, the destination's baggage.
 pub(super) fn encode_response(status: u16, baggage: Option<&Baggage>) -> Response<()> {
     let mut response = Response::new(());
-    *response.status_mut() = http::StatusCode::from_u16(status)
-        .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     *response.version_mut() = http::Version::HTTP_2;
     if let Some(baggage) = baggage {
         response
@@ -223,3 +227,6 @@ pub(super) fn parse_response(headers: &HeaderMap) -> ConnectResponse {
         baggage: parse_baggage(headers),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -300,15 +300,17 @@ impl Guard {
                     self.settings_acked.set(true);
                 }
                 match control.spend((self.settings.now)()) {
-                    Some(LimitKind::ControlFramesPolite) => {
-                        if !self.polite.replace(true) {
-                            (self.settings.events)(Event::LimitHit(LimitKind::ControlFramesPolite));
-                        }
-                    }
+                    Some(LimitKind::ControlFramesPolite) => self.ask_for_drain(),
                     Some(limit) => self.convict(limit),
                     None => {}
                 }
             }
+        }
+    }
+
+    fn ask_for_drain(&self) {
+        if !self.polite.replace(true) {
+            (self.settings.events)(Event::LimitHit(LimitKind::ControlFramesPolite));
         }
     }
 
@@ -322,7 +324,11 @@ impl Guard {
             }
             GOAWAY => {
                 let (last_stream, code) = goaway_parts(goaway);
-                if self.goaway_in.replace(Some(Goaway { last_stream, code })).is_none() {
+                if self
+                    .goaway_in
+                    .replace(Some(Goaway { last_stream, code }))
+                    .is_none()
+                {
                     (self.settings.events)(Event::GoawayReceived);
                 }
             }
@@ -451,3 +457,6 @@ impl Guard {
         self.batch.set(0);
     }
 }
+
+#[cfg(test)]
+mod tests;

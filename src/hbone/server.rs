@@ -251,7 +251,9 @@ impl Respond {
     pub fn refuse(mut self, status: u16) {
         if let Some(open) = &mut self.open {
             // Fails only for a stream that is gone, which needs no answer.
-            let _ = open.respond.send_response(encode_response(status, None), true);
+            let _ = open
+                .respond
+                .send_response(encode_response(status, None), true);
         }
     }
 

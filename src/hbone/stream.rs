@@ -13,9 +13,9 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::ResetCode;
 use super::guard::Role;
 use super::tunnel::{InFlight, Shared};
-use super::ResetCode;
 use crate::transport::Transport;
 
 /// Most bytes one stream may send at a time, so that streams of a tunnel take turns.

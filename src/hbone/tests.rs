@@ -3,7 +3,7 @@
 mod abuse;
 mod client_role;
 mod flow;
-mod frames;
-mod harness;
+pub(super) mod frames;
+pub(super) mod harness;
 mod lifecycle;
 mod requests;

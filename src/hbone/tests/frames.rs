@@ -19,7 +19,8 @@ pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
-pub(crate) const CONNECT: &[(&str, &str)] = &[(":method", "CONNECT"), (":authority", "10.0.0.2:80")];
+pub(crate) const CONNECT: &[(&str, &str)] =
+    &[(":method", "CONNECT"), (":authority", "10.0.0.2:80")];
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -240,7 +240,9 @@ pub(crate) async fn raw_server(
     world: &World,
 ) -> (Peer, Opener, JoinHandle<Result<(), HboneError>>) {
     let (near, far) = tokio::io::duplex(1 << 20);
-    let (opener, driver) = client::handshake(Pipe(near), &world.settings).await.unwrap();
+    let (opener, driver) = client::handshake(Pipe(near), &world.settings)
+        .await
+        .unwrap();
     let mut peer = Peer(far);
     let mut preface = [0; PREFACE.len()];
     peer.0.read_exact(&mut preface).await.unwrap();
