@@ -1,16 +1,23 @@
 //! One consistent, immutable version of the mesh, and its exchange between threads.
+//!
+//! A [`builder::Builder`] on the control thread folds changes into the next [`Snapshot`]; shards
+//! read it through [`exchange`]. The maps inside share structure: publishing a change of `k`
+//! resources copies `O(k log n)` of it. Nothing here waits, logs, or knows a clock.
 
 pub mod builder;
 pub mod exchange;
-pub mod index;
+mod index;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::model::addr::{NamespacedHostname, NetworkAddress};
 use crate::model::identity::Identity;
 use crate::model::policy::Policy;
-use crate::model::service::Service;
+use crate::model::service::{Endpoint, Service};
 use crate::model::workload::{Workload, WorkloadInfo};
+use index::{Map, OrderedMap, PolicyIndex, ServiceIndex, WorkloadIndex};
 
 /// What an address or hostname stands for.
 #[derive(Clone, Debug)]
@@ -24,11 +31,39 @@ pub enum Address {
 /// Number of a snapshot; grows by one with each publication.
 pub type Generation = u64;
 
-/// Immutable mesh state. Cloning shares structure. SKELETON: the owner fills fields and bodies.
-#[derive(Clone, Debug, Default)]
+/// How much a snapshot holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Workloads.
+    pub workloads: usize,
+    /// Services.
+    pub services: usize,
+    /// Endpoints of all services; staged ones are not counted.
+    pub endpoints: usize,
+    /// Policies.
+    pub policies: usize,
+}
+
+/// Immutable mesh state. Cloning shares structure.
+#[derive(Clone, Default)]
 pub struct Snapshot {
     generation: Generation,
     policy_generation: Generation,
+    workloads: WorkloadIndex,
+    services: ServiceIndex,
+    /// Endpoints of services not received yet, by workload uid.
+    staged: Map<NamespacedHostname, OrderedMap<Arc<str>, Endpoint>>,
+    policies: PolicyIndex,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("generation", &self.generation)
+            .field("policy_generation", &self.policy_generation)
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Snapshot {
@@ -39,7 +74,8 @@ impl Snapshot {
     }
 
     /// Generation of the newest change that can alter a verdict on an open connection: a policy
-    /// was added, replaced or removed, or a workload's policy list changed.
+    /// was added, replaced or removed, or a local workload appeared or changed its policy list,
+    /// namespace, trust domain or service account.
     #[must_use]
     pub const fn policy_generation(&self) -> Generation {
         self.policy_generation
@@ -47,107 +83,170 @@ impl Snapshot {
 
     /// Workload by primary key.
     #[must_use]
-    pub fn workload_by_uid(&self, _uid: &str) -> Option<&Arc<Workload>> {
-        unimplemented!()
+    pub fn workload_by_uid(&self, uid: &str) -> Option<&Arc<Workload>> {
+        self.workloads.by_uid(uid)
     }
 
     /// Workload by address (routing 1.6); host-network workloads are not found.
     #[must_use]
-    pub fn workload_by_address(&self, _address: &NetworkAddress) -> Option<&Arc<Workload>> {
-        unimplemented!()
+    pub fn workload_by_address(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
+        self.workloads.by_address(address)
     }
 
-    /// Local workload with exactly this name, namespace and service account.
+    /// Local workload with exactly this name, namespace and service account (lowest uid).
     #[must_use]
-    pub fn local_workload(&self, _info: &WorkloadInfo) -> Option<&Arc<Workload>> {
-        unimplemented!()
+    pub fn local_workload(&self, info: &WorkloadInfo) -> Option<&Arc<Workload>> {
+        self.workloads.local_by_info(info)
+    }
+
+    /// Whether the workload runs on this node.
+    #[must_use]
+    pub fn is_local(&self, workload: &Workload) -> bool {
+        self.workloads.is_local(workload)
     }
 
     /// Any local workload of this namespace and service account (lowest uid).
     #[must_use]
-    pub fn local_workload_of(&self, _namespace: &str, _account: &str) -> Option<&Arc<Workload>> {
-        unimplemented!()
+    pub fn local_workload_of(&self, namespace: &str, account: &str) -> Option<&Arc<Workload>> {
+        self.workloads.local_by_account(namespace, account)
     }
 
     /// Service by exact VIP, else by CIDR VIP, seen from `client_namespace` (routing 1.6).
     #[must_use]
     pub fn service_by_vip(
         &self,
-        _address: &NetworkAddress,
-        _client_namespace: Option<&str>,
+        address: &NetworkAddress,
+        client_namespace: Option<&str>,
     ) -> Option<&Arc<Service>> {
-        unimplemented!()
+        self.services.by_vip(address, client_namespace)
     }
 
     /// Best service with this hostname, seen from `client_namespace`.
     #[must_use]
     pub fn service_by_host(
         &self,
-        _hostname: &str,
-        _client_namespace: Option<&str>,
+        hostname: &str,
+        client_namespace: Option<&str>,
     ) -> Option<&Arc<Service>> {
-        unimplemented!()
+        self.services.by_host(hostname, client_namespace, None)
+    }
+
+    /// As [`Self::service_by_host`], with a namespace that wins over the first stored service
+    /// (`PREFERED_SERVICE_NAMESPACE`, for DNS).
+    #[must_use]
+    pub fn service_by_host_preferring(
+        &self,
+        hostname: &str,
+        client_namespace: Option<&str>,
+        preferred_namespace: &str,
+    ) -> Option<&Arc<Service>> {
+        self.services
+            .by_host(hostname, client_namespace, Some(preferred_namespace))
     }
 
     /// Service by primary key; no visibility filter.
     #[must_use]
-    pub fn service(&self, _key: &NamespacedHostname) -> Option<&Arc<Service>> {
-        unimplemented!()
+    pub fn service(&self, key: &NamespacedHostname) -> Option<&Arc<Service>> {
+        self.services.get(key)
     }
 
     /// Workload by address, else service by VIP.
     #[must_use]
     pub fn find_address(
         &self,
-        _address: &NetworkAddress,
-        _client_namespace: Option<&str>,
+        address: &NetworkAddress,
+        client_namespace: Option<&str>,
     ) -> Option<Address> {
-        unimplemented!()
+        if let Some(workload) = self.workload_by_address(address) {
+            return Some(Address::Workload(Arc::clone(workload)));
+        }
+        let service = self.service_by_vip(address, client_namespace)?;
+        Some(Address::Service(Arc::clone(service)))
     }
 
-    /// Service by key, else any workload with that hostname and namespace.
+    /// Service by key, else any workload with that hostname and namespace (lowest uid).
     #[must_use]
-    pub fn find_hostname(&self, _key: &NamespacedHostname) -> Option<Address> {
-        unimplemented!()
+    pub fn find_hostname(&self, key: &NamespacedHostname) -> Option<Address> {
+        if let Some(service) = self.service(key) {
+            return Some(Address::Service(Arc::clone(service)));
+        }
+        let workload = self.workloads.by_hostname(key)?;
+        Some(Address::Workload(Arc::clone(workload)))
     }
 
     /// Policy by key `namespace/name`.
     #[must_use]
-    pub fn policy(&self, _key: &str) -> Option<&Arc<Policy>> {
-        unimplemented!()
+    pub fn policy(&self, key: &str) -> Option<&Arc<Policy>> {
+        self.policies.get(key)
     }
 
-    /// Policies of scope Global.
+    /// Policies of scope Global, in the order of their keys.
     pub fn global_policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
-        std::iter::empty()
+        self.policies.global()
     }
 
-    /// Policies of scope Namespace in this namespace.
-    pub fn namespace_policies(&self, _namespace: &str) -> impl Iterator<Item = &Arc<Policy>> {
-        std::iter::empty()
+    /// Policies of scope Namespace in this namespace, in the order of their keys.
+    pub fn namespace_policies(&self, namespace: &str) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.of_namespace(namespace)
     }
 
     /// All workloads, sorted by uid (for dumps).
     #[must_use]
     pub fn workloads(&self) -> Vec<Arc<Workload>> {
-        unimplemented!()
+        let mut all: Vec<_> = self.workloads.iter().cloned().collect();
+        all.sort_unstable_by(|a, b| a.uid.cmp(&b.uid));
+        all
     }
 
-    /// All services, sorted by hostname (for dumps).
+    /// All services, sorted by hostname, then namespace (for dumps).
     #[must_use]
     pub fn services(&self) -> Vec<Arc<Service>> {
-        unimplemented!()
+        let mut all: Vec<_> = self.services.iter().cloned().collect();
+        all.sort_unstable_by(|a, b| (&a.hostname, &a.namespace).cmp(&(&b.hostname, &b.namespace)));
+        all
     }
 
     /// All policies, sorted by key (for dumps).
     #[must_use]
     pub fn policies(&self) -> Vec<Arc<Policy>> {
-        unimplemented!()
+        let mut all: Vec<_> = self.policies.iter().collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all.into_iter()
+            .map(|(_, policy)| Arc::clone(policy))
+            .collect()
     }
 
-    /// Identities of local workloads, the ones certificates are needed for.
+    /// Endpoints that wait for their service, by service and workload uid (for dumps).
+    #[must_use]
+    pub fn staged(&self) -> BTreeMap<NamespacedHostname, BTreeMap<Arc<str>, Endpoint>> {
+        let copy = |endpoints: &OrderedMap<Arc<str>, Endpoint>| {
+            let entries = endpoints.iter();
+            entries
+                .map(|(uid, endpoint)| (Arc::clone(uid), endpoint.clone()))
+                .collect()
+        };
+        self.staged
+            .iter()
+            .map(|(key, endpoints)| (key.clone(), copy(endpoints)))
+            .collect()
+    }
+
+    /// How much it holds; constant time.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            workloads: self.workloads.len(),
+            services: self.services.len(),
+            endpoints: self.services.endpoints(),
+            policies: self.policies.len(),
+        }
+    }
+
+    /// Identities of local workloads, the ones certificates are needed for; sorted.
     #[must_use]
     pub fn local_identities(&self) -> Vec<Identity> {
-        unimplemented!()
+        let mut all: Vec<_> = self.workloads.local_identities().cloned().collect();
+        all.sort_unstable();
+        all
     }
 }

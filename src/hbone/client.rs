@@ -51,7 +51,8 @@ impl OpenError {
     }
 }
 
-fn status_text(status: u16) -> String {
+/// `401 Unauthorized`; the number alone for a code without a name.
+pub fn status_text(status: u16) -> String {
     http::StatusCode::from_u16(status)
         .map_or_else(|_| status.to_string(), |status| status.to_string())
 }

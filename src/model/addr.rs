@@ -145,6 +145,26 @@ pub enum Authority {
     Hostname(Arc<str>, u16),
 }
 
+impl Authority {
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Address(address) => address.port(),
+            Self::Hostname(_, port) => *port,
+        }
+    }
+
+    /// The address, unless it is a name.
+    #[must_use]
+    pub const fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address.ip()),
+            Self::Hostname(..) => None,
+        }
+    }
+}
+
 impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -162,6 +162,13 @@ impl Service {
         self.visibility == Visibility::Public || &*self.namespace == namespace
     }
 
+    /// Whether endpoints of this health are stored.
+    #[must_use]
+    pub fn admits(&self, status: HealthStatus) -> bool {
+        let policy = self.load_balancer.as_ref().map(|lb| lb.health_policy);
+        status == HealthStatus::Healthy || policy == Some(HealthPolicy::AllowAll)
+    }
+
     /// Balance mode, `Standard` when no load balancer is set.
     #[must_use]
     pub fn balance_mode(&self) -> BalanceMode {
