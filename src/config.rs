@@ -1,9 +1,21 @@
 //! The configuration of a node. Holding a [`Config`] proves that every bound has been checked.
 //!
-//! What the operator wrote is a `raw::RawConfig`; `Config::try_from` checks it, once, in `main`.
+//! What the operator wrote is a [`raw::RawConfig`]; `Config::try_from` checks it, once, in `main`.
 //! Plain data: nothing here reads the environment, a file or a clock.
 
+pub mod check;
 pub mod limits;
+pub mod problem;
+pub mod raw;
+pub mod schema;
+
+mod defaults;
+mod file;
+mod host;
+mod mesh;
+mod unbuilt;
+mod value;
+mod yaml;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -43,7 +55,7 @@ pub struct Config {
     pub trust_domain: Arc<str>,
     /// DNS domain of the cluster.
     pub cluster_domain: Arc<str>,
-    /// Whether the capturing listeners and HBONE run at all.
+    /// Whether the capturing listeners, HBONE and SOCKS5 run; if not, those listeners are `None`.
     pub enable_proxy: bool,
     /// Whether IPv6 is used: switched on and known to the kernel.
     pub ipv6_enabled: bool,
@@ -83,6 +95,15 @@ pub struct Config {
     pub log: LogConfig,
     /// Value of the `tag` label of `istio_build`.
     pub istio_version: Arc<str>,
+}
+
+impl Config {
+    /// Port nodes of this mesh take HBONE on: our own listener's, the usual one without.
+    #[must_use]
+    pub fn hbone_port(&self) -> u16 {
+        let own = self.listeners.inbound.map_or(0, |addr| addr.port());
+        if own == 0 { INBOUND_PORT } else { own }
+    }
 }
 
 /// Whom a node speaks for.
@@ -321,64 +342,5 @@ pub const fn wildcard(ipv6_enabled: bool, port: u16) -> SocketAddr {
         SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
     } else {
         SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
-    }
-}
-
-impl Default for Http2 {
-    fn default() -> Self {
-        Self {
-            stream_window: limits::HTTP2_STREAM_WINDOW_BYTES,
-            connection_window: limits::HTTP2_CONNECTION_WINDOW_BYTES,
-            frame_size: limits::HTTP2_FRAME_BYTES,
-        }
-    }
-}
-
-impl Default for Pool {
-    fn default() -> Self {
-        Self {
-            max_streams_per_connection: limits::POOL_STREAMS_PER_TUNNEL,
-            unused_release_timeout: limits::POOL_IDLE_TIMEOUT,
-        }
-    }
-}
-
-impl Default for Keepalive {
-    fn default() -> Self {
-        Self {
-            time: limits::KEEPALIVE_TIME,
-            interval: limits::KEEPALIVE_INTERVAL,
-            retries: limits::KEEPALIVE_RETRIES,
-        }
-    }
-}
-
-impl Default for SocketOptions {
-    fn default() -> Self {
-        Self {
-            keepalive: Some(Keepalive::default()),
-            user_timeout_enabled: false,
-            packet_mark: None,
-            original_source: OriginalSource::Auto,
-            reuse_port: false,
-        }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            handshake: limits::HANDSHAKE_TIMEOUT,
-            http2_preface: limits::HTTP2_PREFACE_TIMEOUT,
-            http2_settings_ack: limits::HTTP2_SETTINGS_ACK_TIMEOUT,
-            http2_header_block: limits::HTTP2_HEADER_BLOCK_TIMEOUT,
-            connect_answer: limits::CONNECT_ANSWER_TIMEOUT,
-            dial: limits::DIAL_TIMEOUT,
-            workload_wait: limits::WORKLOAD_WAIT,
-            policy_wait: limits::POLICY_WAIT,
-            ping_interval: limits::PING_INTERVAL,
-            ping: limits::PING_TIMEOUT,
-            drain: limits::DRAIN_DEADLINE,
-        }
     }
 }

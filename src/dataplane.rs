@@ -28,4 +28,6 @@ pub mod rt;
 pub mod shard;
 mod socks;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tunnel_settings;

@@ -75,7 +75,11 @@ fn wanted(config: &Config) -> Vec<(SocketAddr, ListenerRole)> {
         wanted.extend(listeners.inbound.map(|addr| (addr, ListenerRole::Inbound)));
         let plaintext = listeners.inbound_plaintext;
         wanted.extend(plaintext.map(|addr| (addr, ListenerRole::InboundPlaintext)));
-        wanted.extend(listeners.outbound.map(|addr| (addr, ListenerRole::Outbound)));
+        wanted.extend(
+            listeners
+                .outbound
+                .map(|addr| (addr, ListenerRole::Outbound)),
+        );
         wanted.extend(listeners.socks5.map(|addr| (addr, ListenerRole::Socks5)));
     }
     wanted.extend(listeners.forwards.iter().map(|forward| {
@@ -107,14 +111,22 @@ fn bind(
     if source_matters && original_source == OriginalSource::Required && !transparent {
         return Err(BindError::Transparent { addr, what });
     }
-    let addr = local_addr(std::os::fd::AsFd::as_fd(&fd))
-        .map_err(|source| failed(addr, what, source))?;
-    Ok(PlannedListener { fd, addr, role, transparent })
+    let addr =
+        local_addr(std::os::fd::AsFd::as_fd(&fd)).map_err(|source| failed(addr, what, source))?;
+    Ok(PlannedListener {
+        fd,
+        addr,
+        role,
+        transparent,
+    })
 }
 
 /// SO_REUSEPORT would share a port silently with another process of this user: ask first.
 fn probe(addr: SocketAddr, what: &'static str) -> Result<(), BindError> {
-    let options = ListenOptions { backlog: 1, ..ListenOptions::default() };
+    let options = ListenOptions {
+        backlog: 1,
+        ..ListenOptions::default()
+    };
     match listen(addr, &options) {
         Ok(_closed_again) => Ok(()),
         Err(source) => Err(failed(addr, what, source)),
@@ -134,5 +146,10 @@ fn failed(addr: SocketAddr, what: &'static str, source: io::Error) -> BindError 
         Some(libc::EAFNOSUPPORT) => "; the kernel lacks that family: set IPV6_ENABLED=false",
         _ => "",
     };
-    BindError::Bind { addr, what, source, hint }
+    BindError::Bind {
+        addr,
+        what,
+        source,
+        hint,
+    }
 }

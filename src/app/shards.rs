@@ -59,7 +59,10 @@ pub struct Seed {
 
 impl std::fmt::Debug for Seed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Seed").field("index", &self.plan.index).field("cpu", &self.cpu).finish()
+        f.debug_struct("Seed")
+            .field("index", &self.plan.index)
+            .field("cpu", &self.cpu)
+            .finish()
     }
 }
 
@@ -77,9 +80,17 @@ impl Shards {
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{}", plan.index))
                 .spawn(move || run(plan, cpu, &sender))?;
-            handles.push(Handle { mailbox, heartbeat, thread: Some(thread) });
+            handles.push(Handle {
+                mailbox,
+                heartbeat,
+                thread: Some(thread),
+            });
         }
-        Ok(Self { handles, events, ended: 0 })
+        Ok(Self {
+            handles,
+            events,
+            ended: 0,
+        })
     }
 
     /// Next report of any shard; `None` when all have ended.
@@ -103,15 +114,24 @@ impl Shards {
     /// Mailboxes of all shards, for whoever publishes.
     #[must_use]
     pub fn mailboxes(&self) -> Vec<ShardMailbox> {
-        self.handles.iter().map(|handle| handle.mailbox.clone()).collect()
+        self.handles
+            .iter()
+            .map(|handle| handle.mailbox.clone())
+            .collect()
     }
 
     /// A watchdog over all shards; make one and clone it.
     #[must_use]
     pub fn watchdog(&self) -> Watchdog {
-        let watched =
-            self.handles.iter().map(|h| (h.mailbox.clone(), Arc::clone(&h.heartbeat))).collect();
-        Watchdog { watched, last: Arc::default() }
+        let watched = self
+            .handles
+            .iter()
+            .map(|h| (h.mailbox.clone(), Arc::clone(&h.heartbeat)))
+            .collect();
+        Watchdog {
+            watched,
+            last: Arc::default(),
+        }
     }
 }
 
@@ -192,7 +212,10 @@ impl Watchdog {
 /// Time since `start`, for start-up log lines.
 #[must_use]
 pub fn since(start: Instant) -> Duration {
-    #[expect(clippy::disallowed_methods, reason = "start-up and shutdown are timed here")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "start-up and shutdown are timed here"
+    )]
     let now = Instant::now();
     now.saturating_duration_since(start)
 }

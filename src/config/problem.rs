@@ -183,7 +183,12 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let lower = word.to_lowercase();
     candidates
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), name))
+        .map(|name| {
+            (
+                strsim::damerau_levenshtein(&lower, &name.to_lowercase()),
+                name,
+            )
+        })
         .filter(|(distance, _)| *distance <= near_enough)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name.to_owned())
@@ -209,7 +214,10 @@ mod tests {
     fn slips_are_recognized_and_strangers_are_not() {
         let names = ["streamWindow", "connectionWindow", "frameSize"];
         assert_eq!(nearest("framesize", names).as_deref(), Some("frameSize"));
-        assert_eq!(nearest("steramWindow", names).as_deref(), Some("streamWindow"));
+        assert_eq!(
+            nearest("steramWindow", names).as_deref(),
+            Some("streamWindow")
+        );
         assert_eq!(nearest("colour", names), None);
     }
 
@@ -231,6 +239,9 @@ mod tests {
         assert_eq!(variable.to_string(), "NETWORK: is not UTF-8 text");
         let at = Position { line: 3, column: 7 };
         let file = Origin::File(Arc::new("c.yaml".into()), at);
-        assert_eq!(of(file, "network").to_string(), "c.yaml:3:7: network: is not UTF-8 text");
+        assert_eq!(
+            of(file, "network").to_string(),
+            "c.yaml:3:7: network: is not UTF-8 text"
+        );
     }
 }

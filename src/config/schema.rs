@@ -138,9 +138,9 @@ impl Key {
             return "statsPort";
         }
         let setting = self.setting();
-        match (setting.path, setting.env) {
-            ("", [first, ..]) => first,
-            (path, _) => path,
+        match setting.env {
+            [first, ..] if setting.path.is_empty() => first,
+            _ => setting.path,
         }
     }
 
@@ -164,7 +164,9 @@ impl Key {
 /// The setting with this dotted path.
 #[must_use]
 pub fn by_path(path: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.path == path && !path.is_empty())
+    SETTINGS
+        .iter()
+        .find(|setting| setting.path == path && !path.is_empty())
 }
 
 #[cfg(test)]
@@ -186,11 +188,19 @@ mod tests {
     fn no_path_and_no_variable_is_used_twice() {
         let mut seen = BTreeSet::new();
         for setting in SETTINGS {
-            for name in setting.env.iter().chain([&setting.path]).filter(|name| !name.is_empty()) {
+            for name in setting
+                .env
+                .iter()
+                .chain([&setting.path])
+                .filter(|name| !name.is_empty())
+            {
                 assert!(seen.insert(name), "{name}");
             }
         }
-        assert_eq!(by_path("http2.frameSize").map(|s| s.key), Some(Key::Http2FrameSize));
+        assert_eq!(
+            by_path("http2.frameSize").map(|s| s.key),
+            Some(Key::Http2FrameSize)
+        );
         assert!(by_path("").is_none());
     }
 }

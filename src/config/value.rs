@@ -1,16 +1,19 @@
 //! Texts → values: one kind for each form a setting may take, with the words that describe it.
 
+mod address;
+mod cpus;
+
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::limits::{DURATION_MAX, RESOURCE_NAME_BYTES_MAX, SHARDS_MAX};
-use super::{ForwardTarget, ServiceAccountRef};
-use crate::model::workload::WorkloadInfo;
+use super::limits::{DURATION_MAX, RESOURCE_NAME_BYTES_MAX};
+
+pub(super) use address::{Account, Address, Addresses, Target, WorkloadName};
+pub(super) use cpus::{Cpus, ShardCount, ShardRule};
 
 /// A form of value.
 pub(super) trait Kind {
@@ -81,7 +84,11 @@ impl<K: Kind> Kind for Or<K> {
     type Value = Option<K::Value>;
 
     fn parse(&self, text: &str) -> Option<Self::Value> {
-        if text == self.0 { Some(None) } else { self.1.parse(text).map(Some) }
+        if text == self.0 {
+            Some(None)
+        } else {
+            self.1.parse(text).map(Some)
+        }
     }
 
     fn expected(&self) -> String {
@@ -89,7 +96,9 @@ impl<K: Kind> Kind for Or<K> {
     }
 
     fn show(&self, value: &Self::Value) -> String {
-        value.as_ref().map_or_else(|| self.0.to_owned(), |value| self.1.show(value))
+        value
+            .as_ref()
+            .map_or_else(|| self.0.to_owned(), |value| self.1.show(value))
     }
 }
 
@@ -129,7 +138,10 @@ impl<T: Clone + PartialEq> Kind for Choice<T> {
     type Value = T;
 
     fn parse(&self, text: &str) -> Option<T> {
-        self.0.iter().find(|(word, _)| *word == text).map(|(_, value)| value.clone())
+        self.0
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, value)| value.clone())
     }
 
     fn expected(&self) -> String {
@@ -143,7 +155,11 @@ impl<T: Clone + PartialEq> Kind for Choice<T> {
     }
 
     fn words(&self) -> Vec<&'static str> {
-        self.0.iter().map(|(word, _)| *word).filter(|word| !word.is_empty()).collect()
+        self.0
+            .iter()
+            .map(|(word, _)| *word)
+            .filter(|word| !word.is_empty())
+            .collect()
     }
 }
 
@@ -206,204 +222,6 @@ impl Kind for PathText {
     }
 }
 
-/// `ADDRESS:PORT`.
-pub(super) struct Address;
-
-impl Kind for Address {
-    type Value = SocketAddr;
-
-    fn parse(&self, text: &str) -> Option<SocketAddr> {
-        text.parse().ok()
-    }
-
-    fn expected(&self) -> String {
-        "an address with a port such as `127.0.0.1:15008` or `[::1]:15008`".to_owned()
-    }
-
-    fn show(&self, value: &SocketAddr) -> String {
-        value.to_string()
-    }
-}
-
-/// Several addresses, separated by commas.
-pub(super) struct Addresses;
-
-impl Kind for Addresses {
-    type Value = Vec<SocketAddr>;
-
-    fn parse(&self, text: &str) -> Option<Vec<SocketAddr>> {
-        text.split(',').map(|part| part.trim().parse().ok()).collect()
-    }
-
-    fn expected(&self) -> String {
-        "addresses with ports such as `127.0.0.1:15000`".to_owned()
-    }
-
-    fn show(&self, value: &Vec<SocketAddr>) -> String {
-        let texts: Vec<_> = value.iter().map(ToString::to_string).collect();
-        texts.join(",")
-    }
-}
-
-/// `NAMESPACE/NAME/SERVICEACCOUNT`.
-pub(super) struct WorkloadName;
-
-impl Kind for WorkloadName {
-    type Value = WorkloadInfo;
-
-    fn parse(&self, text: &str) -> Option<WorkloadInfo> {
-        let [namespace, name, service_account] = parts(text)?;
-        Some(WorkloadInfo { name, namespace, service_account })
-    }
-
-    fn expected(&self) -> String {
-        "NAMESPACE/NAME/SERVICEACCOUNT".to_owned()
-    }
-
-    fn show(&self, value: &WorkloadInfo) -> String {
-        format!("{}/{}/{}", value.namespace, value.name, value.service_account)
-    }
-}
-
-/// `NAMESPACE/SERVICEACCOUNT`.
-pub(super) struct Account;
-
-impl Kind for Account {
-    type Value = ServiceAccountRef;
-
-    fn parse(&self, text: &str) -> Option<ServiceAccountRef> {
-        let [namespace, service_account] = parts(text)?;
-        Some(ServiceAccountRef { namespace, service_account })
-    }
-
-    fn expected(&self) -> String {
-        "NAMESPACE/SERVICEACCOUNT".to_owned()
-    }
-
-    fn show(&self, value: &ServiceAccountRef) -> String {
-        format!("{}/{}", value.namespace, value.service_account)
-    }
-}
-
-/// Exactly `N` non-empty names between slashes.
-fn parts<const N: usize>(text: &str) -> Option<[Arc<str>; N]> {
-    let names: Option<Vec<_>> = text
-        .split('/')
-        .map(|part| Name.parse(part).filter(|name| !name.is_empty()))
-        .collect();
-    names?.try_into().ok()
-}
-
-/// `ADDRESS:PORT` or `HOSTNAME:PORT`, port not 0.
-pub(super) struct Target;
-
-impl Kind for Target {
-    type Value = ForwardTarget;
-
-    fn parse(&self, text: &str) -> Option<ForwardTarget> {
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            let usable = address.port() != 0 && !address.ip().is_unspecified();
-            return usable.then_some(ForwardTarget::Address(address));
-        }
-        let (host, port) = text.rsplit_once(':')?;
-        let port = port.parse().ok().filter(|port: &u16| *port != 0)?;
-        is_hostname(host).then(|| ForwardTarget::Hostname(host.into(), port))
-    }
-
-    fn expected(&self) -> String {
-        "a destination such as `10.0.0.1:5432` or `db.default.example:5432`".to_owned()
-    }
-
-    fn show(&self, value: &ForwardTarget) -> String {
-        match value {
-            ForwardTarget::Address(address) => address.to_string(),
-            ForwardTarget::Hostname(host, port) => format!("{host}:{port}"),
-        }
-    }
-}
-
-/// RFC 1123 §2.1, with the underscore that service names use, and not all digits and dots.
-fn is_hostname(text: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    text.len() <= 253
-        && text.split('.').all(label)
-        && !text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-}
-
-/// A CPU quantity as Kubernetes writes it: `2`, `1.5`, `500m`. Rounded up.
-pub(super) struct Cpus;
-
-impl Kind for Cpus {
-    type Value = usize;
-
-    fn parse(&self, text: &str) -> Option<usize> {
-        let cpus = match text.strip_suffix('m') {
-            Some(thousandths) => thousandths.parse::<f64>().ok()? / 1000.0,
-            None => text.parse::<f64>().ok()?,
-        };
-        // Counting up needs no cast from float: the bound is small.
-        (cpus > 0.0).then(|| (1..=SHARDS_MAX).find(|count| cpus <= as_float(*count)))?
-    }
-
-    fn expected(&self) -> String {
-        format!("a number of CPUs such as `2`, `1.5` or `500m`, up to {SHARDS_MAX}")
-    }
-
-    fn show(&self, value: &usize) -> String {
-        value.to_string()
-    }
-}
-
-fn as_float(count: usize) -> f64 {
-    u32::try_from(count).map_or(f64::INFINITY, f64::from)
-}
-
-/// How many shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ShardRule {
-    /// As many as CPUs.
-    Cpus,
-    /// This many.
-    Count(usize),
-    /// This part of the CPUs.
-    Percent(usize),
-}
-
-/// `0`, a number, or `NN%`.
-pub(super) struct ShardCount;
-
-impl Kind for ShardCount {
-    type Value = ShardRule;
-
-    fn parse(&self, text: &str) -> Option<ShardRule> {
-        if let Some(percent) = text.strip_suffix('%') {
-            return Integer(1..=100).parse(percent).map(ShardRule::Percent);
-        }
-        match Integer(0..=SHARDS_MAX).parse(text)? {
-            0 => Some(ShardRule::Cpus),
-            count => Some(ShardRule::Count(count)),
-        }
-    }
-
-    fn expected(&self) -> String {
-        format!("a number of threads from 0 to {SHARDS_MAX}, or a percentage from `1%` to `100%`")
-    }
-
-    fn show(&self, value: &ShardRule) -> String {
-        match value {
-            ShardRule::Cpus => "0".to_owned(),
-            ShardRule::Count(count) => count.to_string(),
-            ShardRule::Percent(percent) => format!("{percent}%"),
-        }
-    }
-}
-
 /// A power of two within bounds.
 pub(super) struct PowerOfTwo(pub(super) RangeInclusive<u32>);
 
@@ -411,7 +229,9 @@ impl Kind for PowerOfTwo {
     type Value = u32;
 
     fn parse(&self, text: &str) -> Option<u32> {
-        text.parse().ok().filter(|n: &u32| n.is_power_of_two() && self.0.contains(n))
+        text.parse()
+            .ok()
+            .filter(|n: &u32| n.is_power_of_two() && self.0.contains(n))
     }
 
     fn expected(&self) -> String {

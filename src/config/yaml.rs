@@ -73,7 +73,9 @@ pub(super) fn parse(text: &str) -> Result<Option<Node>, Vec<YamlError>> {
                 message: error.info(),
             }]
         })?;
-        builder.event(event, position(span.start)).map_err(|error| vec![error])?;
+        builder
+            .event(event, position(span.start))
+            .map_err(|error| vec![error])?;
     }
     if builder.duplicates.is_empty() {
         Ok(builder.root)
@@ -83,7 +85,10 @@ pub(super) fn parse(text: &str) -> Result<Option<Node>, Vec<YamlError>> {
 }
 
 fn position(mark: Marker) -> Position {
-    Position { line: mark.line(), column: mark.col() + 1 }
+    Position {
+        line: mark.line(),
+        column: mark.col() + 1,
+    }
 }
 
 /// A collection whose end has not come yet.
@@ -105,7 +110,12 @@ struct Builder {
 
 impl Builder {
     fn event(&mut self, event: Event<'_>, at: Position) -> Result<(), YamlError> {
-        let fail = |message: &str| Err(YamlError { at, message: message.to_owned() });
+        let fail = |message: &str| {
+            Err(YamlError {
+                at,
+                message: message.to_owned(),
+            })
+        };
         match event {
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, _, Some(_))
@@ -113,10 +123,16 @@ impl Builder {
             Event::Scalar(text, style, anchor, None) => {
                 let plain = style == ScalarStyle::Plain;
                 let null = plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
-                let value = if null { Value::Null } else { Value::Text(text.into_owned()) };
+                let value = if null {
+                    Value::Null
+                } else {
+                    Value::Text(text.into_owned())
+                };
                 self.complete(Node { at, value }, anchor, 1)
             }
-            Event::SequenceStart(_, anchor, None) => self.begin(Value::List(Vec::new()), anchor, at),
+            Event::SequenceStart(_, anchor, None) => {
+                self.begin(Value::List(Vec::new()), anchor, at)
+            }
             Event::MappingStart(_, anchor, None) => self.begin(Value::Map(Vec::new()), anchor, at),
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(open) => {
@@ -135,26 +151,48 @@ impl Builder {
             Event::UnresolvedAlias(_) => fail("an alias without an anchor"),
             Event::DocumentStart(..) => {
                 self.documents += 1;
-                if self.documents > 1 { fail("a second document") } else { Ok(()) }
+                if self.documents > 1 {
+                    fail("a second document")
+                } else {
+                    Ok(())
+                }
             }
             Event::StreamStart
             | Event::StreamEnd
             | Event::DocumentEnd
             | Event::Anchor(..)
             | Event::Comment(..) => Ok(()),
+            // The parser may learn events that are not values.
+            _ => Ok(()),
         }
     }
 
     fn begin(&mut self, value: Value, anchor: usize, at: Position) -> Result<(), YamlError> {
         if self.open.len() == DEPTH_MAX {
-            return Err(YamlError { at, message: format!("more than {DEPTH_MAX} levels deep") });
+            return Err(YamlError {
+                at,
+                message: format!("more than {DEPTH_MAX} levels deep"),
+            });
         }
-        if let Some(Open { node: Node { value: Value::Map(_), .. }, name: None, .. }) =
-            self.open.last()
+        if let Some(Open {
+            node: Node {
+                value: Value::Map(_),
+                ..
+            },
+            name: None,
+            ..
+        }) = self.open.last()
         {
-            return Err(YamlError { at, message: "a key must be a single value".to_owned() });
+            return Err(YamlError {
+                at,
+                message: "a key must be a single value".to_owned(),
+            });
         }
-        self.open.push(Open { node: Node { at, value }, anchor, name: None });
+        self.open.push(Open {
+            node: Node { at, value },
+            anchor,
+            name: None,
+        });
         Ok(())
     }
 
@@ -163,7 +201,10 @@ impl Builder {
         let at = node.at;
         self.nodes += 1;
         if self.nodes > NODES_MAX {
-            return Err(YamlError { at, message: format!("more than {NODES_MAX} values") });
+            return Err(YamlError {
+                at,
+                message: format!("more than {NODES_MAX} values"),
+            });
         }
         if anchor != 0 {
             self.anchors.insert(anchor, (node.clone(), nodes));
@@ -178,12 +219,20 @@ impl Builder {
                 (Some(name), value) => {
                     if entries.iter().any(|(other, _)| other.text == name.text) {
                         let message = format!("{}: given twice", name.text);
-                        self.duplicates.push(YamlError { at: name.at, message });
+                        self.duplicates.push(YamlError {
+                            at: name.at,
+                            message,
+                        });
                     }
                     entries.push((name, Node { at, value }));
                 }
                 (None, Value::Text(text)) => open.name = Some(Name { at, text }),
-                (None, Value::Null) => open.name = Some(Name { at, text: String::new() }),
+                (None, Value::Null) => {
+                    open.name = Some(Name {
+                        at,
+                        text: String::new(),
+                    })
+                }
                 (None, Value::List(_) | Value::Map(_)) => {
                     let message = "a key must be a single value".to_owned();
                     return Err(YamlError { at, message });
@@ -199,7 +248,12 @@ fn count(node: &Node) -> usize {
     match &node.value {
         Value::Null | Value::Text(_) => 1,
         Value::List(items) => 1 + items.iter().map(count).sum::<usize>(),
-        Value::Map(entries) => 1 + entries.iter().map(|(_, node)| 1 + count(node)).sum::<usize>(),
+        Value::Map(entries) => {
+            1 + entries
+                .iter()
+                .map(|(_, node)| 1 + count(node))
+                .sum::<usize>()
+        }
     }
 }
 
@@ -220,7 +274,9 @@ mod tests {
         assert_eq!(entries[0].0.at, Position { line: 1, column: 1 });
         assert_eq!(entries[0].1.at, Position { line: 1, column: 4 });
         assert_eq!(entries[0].1.value, Value::Text("1.10".into()));
-        let Value::List(items) = &entries[1].1.value else { panic!("not a list") };
+        let Value::List(items) = &entries[1].1.value else {
+            panic!("not a list")
+        };
         assert_eq!(items[1].value, Value::Text("true".into()));
         assert_eq!(items[0].at, Position { line: 3, column: 5 });
     }
@@ -229,7 +285,10 @@ mod tests {
     fn null_is_told_from_an_empty_text() {
         let entries = entries("a:\nb: ''\nc: ~");
         let values: Vec<_> = entries.into_iter().map(|(_, node)| node.value).collect();
-        assert_eq!(values, [Value::Null, Value::Text(String::new()), Value::Null]);
+        assert_eq!(
+            values,
+            [Value::Null, Value::Text(String::new()), Value::Null]
+        );
     }
 
     #[test]
@@ -247,13 +306,18 @@ mod tests {
             text += &format!("a{level}: &a{level} [{below}]\n");
         }
         let errors = parse(&text).unwrap_err();
-        assert!(errors[0].message.contains("more than 100000 values"), "{errors:?}");
+        assert!(
+            errors[0].message.contains("more than 100000 values"),
+            "{errors:?}"
+        );
     }
 
     #[test]
     fn an_alias_copies_what_it_stands_for() {
         let entries = entries("a: &x {b: 1}\nc: *x\n");
-        let Value::Map(inner) = &entries[1].1.value else { panic!("not a map") };
+        let Value::Map(inner) = &entries[1].1.value else {
+            panic!("not a map")
+        };
         assert_eq!(inner[0].1.value, Value::Text("1".into()));
     }
 
@@ -267,7 +331,7 @@ mod tests {
             ("a: *b", "", 1),
             ("a: &x [*x]", "inside", 1),
             ("a: \"\\q\"", "", 1),
-            ("\ta: 1", "", 1),
+            ("a:\n\tb: 1", "", 2),
         ] {
             let errors = parse(text).unwrap_err();
             assert!(errors[0].message.contains(fragment), "{text}: {errors:?}");

@@ -47,7 +47,10 @@ impl Admission {
         }
         *count += 1;
         self.total.set(self.total.get() + 1);
-        Ok(Pending { admission: Rc::clone(self), source })
+        Ok(Pending {
+            admission: Rc::clone(self),
+            source,
+        })
     }
 }
 
@@ -75,7 +78,10 @@ mod tests {
         let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let first = admission.admit(a).unwrap();
         let _second = admission.admit(a).unwrap();
-        assert_eq!(admission.admit(a).unwrap_err(), Limit::UnauthenticatedPerSource);
+        assert_eq!(
+            admission.admit(a).unwrap_err(),
+            Limit::UnauthenticatedPerSource
+        );
         let _third = admission.admit(b).unwrap();
         assert_eq!(admission.admit(b).unwrap_err(), Limit::UnauthenticatedTotal);
         drop(first);

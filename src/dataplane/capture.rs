@@ -40,7 +40,9 @@ pub(crate) enum CaptureError {
 
 /// Where the kernel says the client meant to go.
 pub(crate) fn destination(socket: &Socket) -> Result<OrigDstAddr, CaptureError> {
-    original_dst(socket.fd()).map(OrigDstAddr::new).map_err(CaptureError::OrigDst)
+    original_dst(socket.fd())
+        .map(OrigDstAddr::new)
+        .map_err(CaptureError::OrigDst)
 }
 
 /// Completes a connection whose target is known.
@@ -57,7 +59,13 @@ pub(crate) async fn identify(
     }
     let source = local::workload(shard, local).await?;
     let Accepted { socket, client, at } = accepted;
-    Ok(Captured { socket, client, source, target, at })
+    Ok(Captured {
+        socket,
+        client,
+        source,
+        target,
+        at,
+    })
 }
 
 /// Target of a forward.

@@ -54,7 +54,11 @@ pub(crate) async fn tcp(
         }
         Some(Err(source)) => Err(failed(source)),
         Some(Ok(socket)) => {
-            shard.telemetry.counters().dial_seconds.record(rt::now() - started);
+            shard
+                .telemetry
+                .counters()
+                .dial_seconds
+                .record(rt::now() - started);
             set_connection_options(socket.fd(), options);
             Ok(Rc::new(socket))
         }

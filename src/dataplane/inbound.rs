@@ -63,7 +63,10 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
         Ok(pending) => pending,
         Err(limit) => {
             shard.telemetry.counters().limit(limit).add(1);
-            refuse(&format_args!("too many unauthenticated connections ({})", limit.as_str()));
+            refuse(&format_args!(
+                "too many unauthenticated connections ({})",
+                limit.as_str()
+            ));
             return socket.reset_on_close();
         }
     };
@@ -87,12 +90,16 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
         None => {
             counters.handshakes_failed(Role::Server).add(1);
             counters.limit(Limit::HandshakeTimeout).add(1);
-            return refuse(&format_args!("tls handshake error: not finished within {limit:?}"));
+            return refuse(&format_args!(
+                "tls handshake error: not finished within {limit:?}"
+            ));
         }
     };
     drop(pending);
     counters.handshakes_ok(Role::Server).add(1);
-    counters.handshake_seconds(Role::Server).record(rt::now() - at);
+    counters
+        .handshake_seconds(Role::Server)
+        .record(rt::now() - at);
     let life = TunnelLife::new(credentials.not_after(), peer.not_after);
     let (server, handle) = match server::handshake(tls, &shard.hbone).await {
         Ok(up) => up,
@@ -100,7 +107,12 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
     };
     counters.tunnels_server_opened.add(1);
     counters.tunnels_server_open.add(1);
-    let tunnel = Rc::new(Tunnel { client, local, peer, transparent });
+    let tunnel = Rc::new(Tunnel {
+        client,
+        local,
+        peer,
+        transparent,
+    });
     streams(shard, &tunnel, server, &handle, life).await;
     counters.tunnels_server_open.add(-1);
 }
@@ -201,11 +213,18 @@ async fn stream(
                 return CloseReason::Denied(denied.to_string());
             }
         };
-        serve_permitted(shard, tunnel, &workload, &target, respond, Work {
-            permit,
-            flow: &flow,
-            close: &entry.close,
-        })
+        serve_permitted(
+            shard,
+            tunnel,
+            &workload,
+            &target,
+            respond,
+            Work {
+                permit,
+                flow: &flow,
+                close: &entry.close,
+            },
+        )
         .await
     };
     let reason = match rt::race(shard.force.wait(), work).await {
@@ -249,7 +268,10 @@ async fn serve_permitted(
             return reason;
         }
     };
-    let baggage = shard.config.response_baggage.then(|| Baggage::from(workload));
+    let baggage = shard
+        .config
+        .response_baggage
+        .then(|| Baggage::from(workload));
     let stream = match respond.accept(baggage.as_ref()) {
         Ok(stream) => stream,
         Err(error) => {
@@ -263,7 +285,14 @@ async fn serve_permitted(
         server.reset_on_close();
         return CloseReason::Dial(error.to_string());
     }
-    relay::run(Side::Accepted(stream), Side::Tcp(server), work.permit, work.flow, work.close).await
+    relay::run(
+        Side::Accepted(stream),
+        Side::Tcp(server),
+        work.permit,
+        work.flow,
+        work.close,
+    )
+    .await
 }
 
 /// PROXY version 2 header, when the workload's application tunnel asks for one (hbone.md 9).
@@ -298,7 +327,10 @@ fn dial_address(
         };
         return (SocketAddr::new(loopback, to.port()), Source::Any);
     }
-    (to, dial_source(tunnel.transparent, tunnel.client.ip(), to.ip()))
+    (
+        to,
+        dial_source(tunnel.transparent, tunnel.client.ip(), to.ip()),
+    )
 }
 
 /// The client's address as source, where that is enabled and means anything.
@@ -354,17 +386,26 @@ fn describe(
         .forwarded_network
         .as_deref()
         .is_some_and(|from| !from.eq_ignore_ascii_case(network));
-    let address = NetworkAddress { network: Arc::clone(network), ip: tunnel.client.ip() };
+    let address = NetworkAddress {
+        network: Arc::clone(network),
+        ip: tunnel.client.ip(),
+    };
     let source = if via_gateway {
         None
     } else {
         shard.snapshot().workload_by_address(&address).cloned()
     };
-    let baggage = config.response_baggage.then(|| Arc::new(request.baggage.clone()));
+    let baggage = config
+        .response_baggage
+        .then(|| Arc::new(request.baggage.clone()));
     Flow {
         direction: Direction::Inbound,
         mutual_tls: true,
-        source: Party { workload: source, identity: tunnel.peer.identity.clone(), baggage },
+        source: Party {
+            workload: source,
+            identity: tunnel.peer.identity.clone(),
+            baggage,
+        },
         destination: Party {
             workload: Some(Arc::clone(workload)),
             identity: Some(Arc::new(workload.identity())),
@@ -377,4 +418,3 @@ fn describe(
         trace_id: request.traceparent,
     }
 }
-

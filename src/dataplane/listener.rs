@@ -80,11 +80,7 @@ impl Kind {
 ///
 /// # Errors
 /// When the driver refuses the descriptor.
-pub(crate) fn start(
-    shard: &Rc<Shard>,
-    planned: PlannedListener,
-    kind: Kind,
-) -> io::Result<()> {
+pub(crate) fn start(shard: &Rc<Shard>, planned: PlannedListener, kind: Kind) -> io::Result<()> {
     let listener = Listener::from_fd(planned.fd)?;
     let task = accept_loop(Rc::clone(shard), listener, kind, planned.addr);
     shard.spawn(task, || {});
@@ -189,7 +185,11 @@ fn admit(shard: &Rc<Shard>, kind: &Kind, fd: OwnedFd, peer: SocketAddr) {
         }
     };
     let open = Open::new(shard, kind.direction());
-    let accepted = Accepted { socket: Rc::clone(&socket), client, at: rt::now() };
+    let accepted = Accepted {
+        socket: Rc::clone(&socket),
+        client,
+        at: rt::now(),
+    };
     let task = serve(Rc::clone(shard), kind.clone(), accepted, open);
     shard.spawn(task, move || socket.reset_on_close());
 }
@@ -215,7 +215,10 @@ impl Open {
         shard.connections.set(shard.connections.get() + 1);
         shard.telemetry.counters().connections_open.add(1);
         shard.telemetry.socket_opened(direction);
-        Self { shard: Rc::clone(shard), direction }
+        Self {
+            shard: Rc::clone(shard),
+            direction,
+        }
     }
 }
 

@@ -50,7 +50,10 @@ impl LocalKey {
                 .local_workload_of(&account.namespace, &account.service_account)
                 .cloned(),
             Self::Address(ip) => {
-                let address = NetworkAddress { network: Arc::clone(network), ip: *ip };
+                let address = NetworkAddress {
+                    network: Arc::clone(network),
+                    ip: *ip,
+                };
                 let workload = snapshot.workload_by_address(&address)?;
                 snapshot.is_local(workload).then(|| Arc::clone(workload))
             }

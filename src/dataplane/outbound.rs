@@ -35,7 +35,14 @@ pub(crate) async fn captured(shard: Rc<Shard>, local: LocalKey, accepted: Accept
             return socket.reset_on_close();
         }
     };
-    run(&shard, &local, accepted, Target::Address(to), Some(to.get())).await;
+    run(
+        &shard,
+        &local,
+        accepted,
+        Target::Address(to),
+        Some(to.get()),
+    )
+    .await;
 }
 
 /// Serves a connection of a forward.
@@ -49,7 +56,14 @@ pub(crate) async fn forward(
         ForwardTarget::Address(addr) => Some(*addr),
         ForwardTarget::Hostname(..) => None,
     };
-    run(&shard, &local, accepted, capture::forward_target(&to), shown).await;
+    run(
+        &shard,
+        &local,
+        accepted,
+        capture::forward_target(&to),
+        shown,
+    )
+    .await;
 }
 
 async fn run(
@@ -62,12 +76,10 @@ async fn run(
     let (socket, client) = (Rc::clone(&accepted.socket), accepted.client.get());
     let work = async {
         match capture::identify(shard, local, accepted, target).await {
-            Ok(captured) => {
-                match connect(shard, captured).await {
-                    Ok(open) => open.relay().await,
-                    Err(_reported) => socket.reset_on_close(),
-                }
-            }
+            Ok(captured) => match connect(shard, captured).await {
+                Ok(open) => open.relay().await,
+                Err(_reported) => socket.reset_on_close(),
+            },
             Err(error) => {
                 shard.refused(Direction::Outbound, client, shown, &error);
                 socket.reset_on_close();
@@ -90,7 +102,11 @@ pub(crate) struct Open {
 impl Open {
     /// Relays to the end and reports.
     pub(crate) async fn relay(self) {
-        let Self { client, server, flow } = self;
+        let Self {
+            client,
+            server,
+            flow,
+        } = self;
         let permit = Permit::outbound();
         let reason = relay::run(Side::Tcp(client), server, permit, &flow, &never()).await;
         flow.finish(&reason, rt::now());
@@ -118,10 +134,12 @@ fn decide(shard: &Shard, captured: &Captured) -> Result<Route, CloseReason> {
         client: captured.client,
         target: captured.target.clone(),
         network: Arc::clone(&shard.config.network),
-        hbone_port: crate::config::INBOUND_PORT,
+        hbone_port: shard.config.hbone_port(),
     };
-    route(&request, &shard.snapshot(), &mut |bound| shard.random(bound))
-        .map_err(|error| CloseReason::Route(error.to_string()))
+    route(&request, &shard.snapshot(), &mut |bound| {
+        shard.random(bound)
+    })
+    .map_err(|error| CloseReason::Route(error.to_string()))
 }
 
 async fn dial_route(
@@ -146,13 +164,20 @@ async fn dial_route(
     let server = match route.via {
         Via::Tcp => tcp(shard, next_hop).await,
         Via::Hbone { authority } => {
-            let key = Key { source: own, expected: route.next_hop_identities, next_hop };
+            let key = Key {
+                source: own,
+                expected: route.next_hop_identities,
+                next_hop,
+            };
             let request = ConnectRequest {
                 authority,
                 baggage: Baggage::from(&*captured.source),
                 forwarded: Forwarded {
                     client: Some(captured.client.get()),
-                    host: route.destination_service.as_ref().map(|s| Arc::clone(&s.hostname)),
+                    host: route
+                        .destination_service
+                        .as_ref()
+                        .map(|s| Arc::clone(&s.hostname)),
                 },
                 traceparent: Some(trace),
                 forwarded_network: None,
@@ -167,8 +192,16 @@ async fn dial_route(
     match server {
         Ok(server) => {
             let added = rt::now() - captured.at;
-            shard.telemetry.counters().added_latency_seconds.record(added);
-            Ok(Open { client: Rc::clone(&captured.socket), server, flow })
+            shard
+                .telemetry
+                .counters()
+                .added_latency_seconds
+                .record(added);
+            Ok(Open {
+                client: Rc::clone(&captured.socket),
+                server,
+                flow,
+            })
         }
         Err(reason) => {
             flow.finish(&reason, rt::now());
@@ -208,7 +241,9 @@ fn describe(
             baggage: None,
         },
         destination: Party {
-            identity: destination.as_ref().map(|workload| Arc::new(workload.identity())),
+            identity: destination
+                .as_ref()
+                .map(|workload| Arc::new(workload.identity())),
             workload: destination,
             baggage: None,
         },

@@ -44,7 +44,10 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
         Err(error) => return refuse(Some(to), &error),
     };
     let snapshot = shard.snapshot();
-    let source = NetworkAddress { network: Arc::clone(&shard.config.network), ip: client.ip() };
+    let source = NetworkAddress {
+        network: Arc::clone(&shard.config.network),
+        ip: client.ip(),
+    };
     let flow = Flow {
         direction: Direction::Inbound,
         mutual_tls: false,

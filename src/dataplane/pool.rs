@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 
+use super::dial::{self, DialError};
 use super::rt::{self, First, PollSocket, Signal};
 use super::shard::Shard;
-use super::dial::{self, DialError};
 use crate::config::limits::POOL_TUNNELS_MAX;
 use crate::hbone;
 use crate::hbone::client::{OpenError, Opener};
@@ -77,7 +77,9 @@ pub(crate) struct TunnelStream {
 impl Lease {
     fn take(tunnel: &Rc<Tunnel>) -> Self {
         tunnel.leases.set(tunnel.leases.get() + 1);
-        Self { tunnel: Rc::clone(tunnel) }
+        Self {
+            tunnel: Rc::clone(tunnel),
+        }
     }
 
     /// What the tunnel's handshake proved of the peer.
@@ -143,7 +145,11 @@ pub(crate) async fn open(
             }
             Some(Err(error)) => return Err(CloseReason::Http2(error.to_string())),
             None => {
-                shard.telemetry.counters().limit(Limit::ConnectAnswerTimeout).add(1);
+                shard
+                    .telemetry
+                    .counters()
+                    .limit(Limit::ConnectAnswerTimeout)
+                    .add(1);
                 let peer = key.next_hop;
                 return Err(CloseReason::Http2(format!(
                     "{peer} did not answer the CONNECT within {limit:?}"
@@ -152,13 +158,22 @@ pub(crate) async fn open(
         }
     }
     let why = last.map_or_else(String::new, |error| error.to_string());
-    Err(CloseReason::Http2(format!("no tunnel took the stream in {OPEN_ATTEMPTS} attempts: {why}")))
+    Err(CloseReason::Http2(format!(
+        "no tunnel took the stream in {OPEN_ATTEMPTS} attempts: {why}"
+    )))
 }
 
 async fn acquire(shard: &Rc<Shard>, key: &Key) -> Result<Lease, CloseReason> {
     let per_tunnel = usize::from(shard.config.pool.max_streams_per_connection);
     loop {
-        let slot = Rc::clone(shard.pool.slots.borrow_mut().entry(key.clone()).or_default());
+        let slot = Rc::clone(
+            shard
+                .pool
+                .slots
+                .borrow_mut()
+                .entry(key.clone())
+                .or_default(),
+        );
         let free = slot
             .tunnels
             .borrow()
@@ -181,11 +196,7 @@ async fn acquire(shard: &Rc<Shard>, key: &Key) -> Result<Lease, CloseReason> {
 }
 
 /// Dials in a task of its own, so that the caller that happened to come first may leave.
-fn start_dial(
-    shard: &Rc<Shard>,
-    key: &Key,
-    slot: &Rc<Slot>,
-) -> Signal<Result<(), CloseReason>> {
+fn start_dial(shard: &Rc<Shard>, key: &Key, slot: &Rc<Slot>) -> Signal<Result<(), CloseReason>> {
     let dialled = Signal::default();
     *slot.dialling.borrow_mut() = Some(dialled.clone());
     let finish = {
@@ -205,8 +216,14 @@ fn start_dial(
 
 async fn establish(shard: &Rc<Shard>, key: &Key, slot: &Rc<Slot>) -> Result<(), CloseReason> {
     if shard.pool.tunnels.get() >= POOL_TUNNELS_MAX {
-        shard.telemetry.counters().limit(Limit::TunnelsPerShard).add(1);
-        return Err(CloseReason::Limit(format!("this shard has {POOL_TUNNELS_MAX} open tunnels")));
+        shard
+            .telemetry
+            .counters()
+            .limit(Limit::TunnelsPerShard)
+            .add(1);
+        return Err(CloseReason::Limit(format!(
+            "this shard has {POOL_TUNNELS_MAX} open tunnels"
+        )));
     }
     let credentials = shard.credentials(&key.source)?;
     let options = shard.tunnel_options();
@@ -231,11 +248,15 @@ async fn establish(shard: &Rc<Shard>, key: &Key, slot: &Rc<Slot>) -> Result<(), 
             counters.handshakes_failed(Role::Client).add(1);
             counters.limit(Limit::HandshakeTimeout).add(1);
             let to = key.next_hop;
-            return Err(CloseReason::Tls(format!("{to} did not finish it within {limit:?}")));
+            return Err(CloseReason::Tls(format!(
+                "{to} did not finish it within {limit:?}"
+            )));
         }
     };
     counters.handshakes_ok(Role::Client).add(1);
-    counters.handshake_seconds(Role::Client).record(rt::now() - started);
+    counters
+        .handshake_seconds(Role::Client)
+        .record(rt::now() - started);
     let (opener, driver) = match hbone::client::handshake(tls, &shard.hbone).await {
         Ok(open) => open,
         Err(error) => return Err(CloseReason::Http2(error.to_string())),
@@ -252,7 +273,14 @@ async fn establish(shard: &Rc<Shard>, key: &Key, slot: &Rc<Slot>) -> Result<(), 
     shard.pool.tunnels.set(shard.pool.tunnels.get() + 1);
     counters.tunnels_client_opened.add(1);
     counters.tunnels_client_open.add(1);
-    let drive = drive(Rc::clone(shard), key.clone(), Rc::clone(slot), tunnel, driver, life);
+    let drive = drive(
+        Rc::clone(shard),
+        key.clone(),
+        Rc::clone(slot),
+        tunnel,
+        driver,
+        life,
+    );
     shard.spawn(drive, || {});
     Ok(())
 }
@@ -268,7 +296,12 @@ async fn drive<D>(
 ) where
     D: Future<Output = Result<(), hbone::HboneError>>,
 {
-    let _leave = Leave { shard: Rc::clone(&shard), key, slot, tunnel: Rc::clone(&tunnel) };
+    let _leave = Leave {
+        shard: Rc::clone(&shard),
+        key,
+        slot,
+        tunnel: Rc::clone(&tunnel),
+    };
     if let First::Left(Err(error)) = rt::race(driver, watch(&shard, &tunnel, life)).await {
         tracing::debug!(target: "corelane::pool", %error, "tunnel ended");
     }
@@ -285,7 +318,10 @@ struct Leave {
 impl Drop for Leave {
     fn drop(&mut self) {
         self.tunnel.retired.set(true);
-        self.slot.tunnels.borrow_mut().retain(|tunnel| !Rc::ptr_eq(tunnel, &self.tunnel));
+        self.slot
+            .tunnels
+            .borrow_mut()
+            .retain(|tunnel| !Rc::ptr_eq(tunnel, &self.tunnel));
         let pool = &self.shard.pool;
         pool.tunnels.set(pool.tunnels.get() - 1);
         self.shard.telemetry.counters().tunnels_client_open.add(-1);
@@ -306,7 +342,11 @@ async fn watch(shard: &Shard, tunnel: &Tunnel, life: super::shard::TunnelLife) {
             if tunnel.leases.get() == 0 && unused >= idle {
                 break;
             }
-            let next = if tunnel.leases.get() == 0 { idle - unused } else { idle };
+            let next = if tunnel.leases.get() == 0 {
+                idle - unused
+            } else {
+                idle
+            };
             if let First::Right(()) = rt::race(rt::sleep(next), life.graceful()).await {
                 break;
             }

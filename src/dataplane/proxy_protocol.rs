@@ -57,9 +57,15 @@ mod tests {
             Some(&identity),
         );
         let uri = b"spiffe://td/ns/ns/sa/sa";
-        assert_eq!(bytes[..12], [13, 10, 13, 10, 0, 13, 10, 0x51, 0x55, 0x49, 0x54, 10]);
+        assert_eq!(
+            bytes[..12],
+            [13, 10, 13, 10, 0, 13, 10, 0x51, 0x55, 0x49, 0x54, 10]
+        );
         assert_eq!(bytes[12..14], [0x21, 0x11]);
-        assert_eq!(usize::from(u16::from_be_bytes([bytes[14], bytes[15]])), bytes.len() - 16);
+        assert_eq!(
+            usize::from(u16::from_be_bytes([bytes[14], bytes[15]])),
+            bytes.len() - 16
+        );
         assert_eq!(bytes[16..28], [10, 0, 0, 1, 10, 0, 0, 2, 0x03, 0xe8, 0, 80]);
         assert_eq!(bytes[28..31], [0xd0, 0, 23]);
         assert_eq!(&bytes[31..], uri);
@@ -67,15 +73,21 @@ mod tests {
 
     #[test]
     fn mixed_families_carry_no_address_and_no_identity_no_tlv() {
-        let bytes =
-            header("10.0.0.1:1000".parse().unwrap(), "[fd00::2]:80".parse().unwrap(), None);
+        let bytes = header(
+            "10.0.0.1:1000".parse().unwrap(),
+            "[fd00::2]:80".parse().unwrap(),
+            None,
+        );
         assert_eq!(bytes[12..], [0x21, 0x01, 0, 0]);
     }
 
     #[test]
     fn an_ipv6_header_is_36_bytes_of_addresses() {
-        let bytes =
-            header("[fd00::1]:1000".parse().unwrap(), "[fd00::2]:80".parse().unwrap(), None);
+        let bytes = header(
+            "[fd00::1]:1000".parse().unwrap(),
+            "[fd00::2]:80".parse().unwrap(),
+            None,
+        );
         assert_eq!(bytes[12..16], [0x21, 0x21, 0, 36]);
         assert_eq!(bytes.len(), 16 + 36);
     }

@@ -49,7 +49,9 @@ async fn walk(shard: &Shard, snapshot: &Snapshot) {
                     continue;
                 }
                 shard.telemetry.counters().policy_closed.add(1);
-                entry.close.fire(CloseReason::PolicyChange(denied.to_string()));
+                entry
+                    .close
+                    .fire(CloseReason::PolicyChange(denied.to_string()));
             }
         }
         from = next;

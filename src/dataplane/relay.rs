@@ -143,7 +143,11 @@ async fn join(
                 return Poll::Ready(Err(Ended::Down(failure)));
             }
         }
-        if up_ended && down_ended { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if up_ended && down_ended {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
     })
     .await
 }

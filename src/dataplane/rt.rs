@@ -44,7 +44,10 @@ pub async fn contain<T>(task: impl Future<Output = T>) -> Option<T> {
 
 /// The monotonic clock. The one place a shard reads it.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "the shard's own door to the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shard's own door to the clock"
+)]
 pub fn now() -> Instant {
     Instant::now()
 }

@@ -30,9 +30,9 @@ use crate::model::identity::Identity;
 use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::{Reader, Subscription};
 use crate::sys::socket::{ConnectionOptions, Keepalive};
+use crate::telemetry::ShardTelemetry;
 use crate::telemetry::counters::DriverInfo;
 use crate::telemetry::flow::{Direction, Refusal};
-use crate::telemetry::ShardTelemetry;
 use crate::tls::credentials::{CredentialStore, Credentials};
 
 /// What the control thread tells a shard.
@@ -141,8 +141,17 @@ pub fn run(plan: Plan, started: impl FnOnce(&DriverReport)) -> io::Result<()> {
 }
 
 async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
-    let Plan { index, config, state, credentials, telemetry, listeners, inbox, heartbeat, .. } =
-        plan;
+    let Plan {
+        index,
+        config,
+        state,
+        credentials,
+        telemetry,
+        listeners,
+        inbox,
+        heartbeat,
+        ..
+    } = plan;
     telemetry.counters().set_driver(DriverInfo {
         name: report.kind.as_str(),
         fallback: report.fallback.clone().unwrap_or_default(),
@@ -325,7 +334,8 @@ impl Shard {
         to: Option<SocketAddr>,
         error: &dyn std::fmt::Display,
     ) {
-        self.telemetry.refused(direction, client, to, error, Refusal::default());
+        self.telemetry
+            .refused(direction, client, to, error, Refusal::default());
     }
 
     /// Key of the workload that listens on `addr`.
@@ -353,16 +363,26 @@ pub(crate) struct TunnelLife {
 }
 
 impl TunnelLife {
-    #[expect(clippy::disallowed_methods, reason = "certificates expire by wall-clock time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "certificates expire by wall-clock time"
+    )]
     pub(crate) fn new(own: SystemTime, peer: SystemTime) -> Self {
-        Self::from(own.min(peer).duration_since(SystemTime::now()).unwrap_or_default())
+        Self::from(
+            own.min(peer)
+                .duration_since(SystemTime::now())
+                .unwrap_or_default(),
+        )
     }
 
     fn from(whole: Duration) -> Self {
         // Timers of the shard reach about two years; no certificate here lives that long unrenewed.
         let days = Duration::from_hours(24 * 365);
         let whole = whole.min(days);
-        Self { graceful: whole * TUNNEL_LIFE_GRACEFUL_PERCENT / 100, whole }
+        Self {
+            graceful: whole * TUNNEL_LIFE_GRACEFUL_PERCENT / 100,
+            whole,
+        }
     }
 
     /// Completes when no new stream should start.

@@ -132,7 +132,9 @@ async fn negotiate(socket: &Socket) -> Result<Target, SocksError> {
     let mut offered = vec![0; usize::from(methods)];
     read_exact(socket, &mut offered).await?;
     if !offered.contains(&NO_AUTHENTICATION) {
-        return Err(SocksError::Malformed("the client insists on authentication"));
+        return Err(SocksError::Malformed(
+            "the client insists on authentication",
+        ));
     }
     send_all(socket, &[VERSION, NO_AUTHENTICATION]).await?;
     let [version, command, _reserved, kind] = read(socket).await?;

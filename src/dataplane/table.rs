@@ -39,16 +39,27 @@ impl Table {
     pub(crate) fn register(self: &Rc<Self>, facts: ConnectionFacts) -> Registration {
         let number = self.next.get();
         self.next.set(number + 1);
-        let entry = Rc::new(Entry { facts, close: Signal::default() });
+        let entry = Rc::new(Entry {
+            facts,
+            close: Signal::default(),
+        });
         self.entries.borrow_mut().insert(number, Rc::clone(&entry));
-        Registration { table: Rc::clone(self), number, entry }
+        Registration {
+            table: Rc::clone(self),
+            number,
+            entry,
+        }
     }
 
     /// Up to `count` entries from number `from` on, with the number to go on from; `None` at the end.
     pub(crate) fn slice(&self, from: u64, count: usize) -> (Vec<Rc<Entry>>, Option<u64>) {
         let entries = self.entries.borrow();
         let mut rest = entries.range(from..);
-        let slice: Vec<_> = rest.by_ref().take(count).map(|(_, entry)| Rc::clone(entry)).collect();
+        let slice: Vec<_> = rest
+            .by_ref()
+            .take(count)
+            .map(|(_, entry)| Rc::clone(entry))
+            .collect();
         (slice, rest.next().map(|(number, _)| *number))
     }
 

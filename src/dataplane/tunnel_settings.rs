@@ -9,8 +9,8 @@ use crate::config::limits::{
     PEER_RESETS_WINDOW,
 };
 use crate::hbone::{ControlBudget, Event, LimitKind, Settings};
-use crate::telemetry::counters::Limit;
 use crate::telemetry::ShardTelemetry;
+use crate::telemetry::counters::Limit;
 
 /// Builds them once a shard.
 pub(crate) fn new(config: &Config, telemetry: &Rc<ShardTelemetry>) -> Settings {

@@ -53,22 +53,20 @@ impl From<&Workload> for Baggage {
 
 impl Baggage {
     /// Parses the lines of a `baggage` header. Items without `=` and unknown keys are ignored, an
-    /// empty value unsets, later wins; a line with a byte outside visible ASCII discards everything.
+    /// empty value unsets, later wins; no line gives an empty value. A byte outside visible ASCII
+    /// discards everything: `None`.
     #[must_use]
-    pub fn parse<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Self {
+    pub fn parse<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
         let mut baggage = Self::default();
         for line in lines {
-            let Some(line) = visible_ascii(line) else {
-                return Self::default();
-            };
-            for item in line.split(',') {
+            for item in visible_ascii(line)?.split(',') {
                 let mut parts = item.split('=');
                 if let (Some(key), Some(value)) = (parts.next(), parts.next()) {
                     baggage.take(key, (!value.is_empty()).then(|| value.into()));
                 }
             }
         }
-        baggage
+        Some(baggage)
     }
 
     fn take(&mut self, key: &str, value: Option<Arc<str>>) {

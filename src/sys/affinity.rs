@@ -12,7 +12,9 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 /// As sched_getaffinity(2): the machine has more CPUs than the kernel's default mask holds.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(None)?;
-    let cpus: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
+    let cpus: Vec<_> = (0..CpuSet::MAX_CPU)
+        .filter(|cpu| set.is_set(*cpu))
+        .collect();
     if cpus.is_empty() {
         return Err(io::ErrorKind::NotFound.into());
     }
@@ -35,7 +37,11 @@ mod tests {
         let last = *cpus.last().unwrap();
         let seen = std::thread::spawn(move || (pin_current_thread(last), allowed_cpus().unwrap()));
         assert_eq!(seen.join().unwrap(), (true, vec![last]));
-        assert_eq!(allowed_cpus().unwrap(), cpus, "other threads are not affected");
+        assert_eq!(
+            allowed_cpus().unwrap(),
+            cpus,
+            "other threads are not affected"
+        );
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Descriptors: borrowing them from foreign types, limits, and a count of those open.
 
-#![expect(unsafe_code, reason = "monoio sockets offer their descriptor only as a raw number")]
+#![expect(
+    unsafe_code,
+    reason = "monoio sockets offer their descriptor only as a raw number"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -22,7 +25,13 @@ pub fn borrow<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
 pub fn raise_limit() -> io::Result<(u64, u64)> {
     let limit = getrlimit(Resource::Nofile);
     let before = limit.current.unwrap_or(u64::MAX);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )?;
     Ok((before, limit.maximum.unwrap_or(u64::MAX)))
 }
 

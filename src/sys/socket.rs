@@ -147,7 +147,10 @@ pub fn dial(to: SocketAddr, options: &DialOptions) -> io::Result<Dialled> {
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
         Err(error) => return Err(error),
     }
-    Ok(Dialled { fd: socket.into(), source_error })
+    Ok(Dialled {
+        fd: socket.into(),
+        source_error,
+    })
 }
 
 fn bind_foreign(socket: &Socket, ip: IpAddr) -> io::Result<()> {
@@ -193,7 +196,9 @@ pub fn set_connection_options(fd: BorrowedFd<'_>, options: &ConnectionOptions) {
 /// When even the local address is gone.
 pub fn original_dst(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     let socket = SockRef::from(&fd);
-    let redirected = socket.original_dst_v4().or_else(|_| socket.original_dst_v6());
+    let redirected = socket
+        .original_dst_v4()
+        .or_else(|_| socket.original_dst_v6());
     match redirected.ok().and_then(|addr| addr.as_socket()) {
         Some(addr) => Ok(addr),
         None => local_addr(fd),
@@ -209,7 +214,8 @@ pub fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
 }
 
 fn socket_addr(addr: SockAddr) -> io::Result<SocketAddr> {
-    addr.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    addr.as_socket()
+        .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
 /// Receives without blocking. `Ok(0)` is end of stream.
@@ -226,7 +232,11 @@ pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 /// # Errors
 /// `WouldBlock`; `BrokenPipe`, `ConnectionReset` and others of send(2).
 pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+    Ok(rustix::net::send(
+        fd,
+        bytes,
+        SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+    )?)
 }
 
 /// Sends several slices in one call.
@@ -261,7 +271,11 @@ pub fn ipv6_available() -> bool {
 /// Wildcard address of the preferred family.
 #[must_use]
 pub const fn wildcard(ipv6: bool) -> IpAddr {
-    if ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) }
+    if ipv6 {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    }
 }
 
 /// Wraps a connected descriptor for a runtime that wants the standard library's type.

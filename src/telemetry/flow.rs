@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use super::shard::{OpenFlow, ShardTelemetry};
 use crate::model::addr::Authority;
 use crate::model::baggage::Baggage;
 use crate::model::identity::Identity;
@@ -51,8 +52,8 @@ impl Direction {
 pub struct Party {
     /// Its record. For a source it wins over the baggage.
     pub workload: Option<Arc<Workload>>,
-    /// Source: the identity TLS proved, or our own on an outbound tunnel. Destination: only across
-    /// networks, the identity of the inner TLS; otherwise the record's identity counts.
+    /// Source: the identity TLS proved, or our own on an outbound tunnel. Destination: the identity
+    /// the (inner) TLS proved, where that matters; otherwise the record's identity counts.
     pub identity: Option<Arc<Identity>>,
     /// Source: baggage of the request, when it is used at all. Destination: only across networks,
     /// baggage of the inner answer, which wins over the record (an empty one blanks it).

@@ -180,6 +180,8 @@ pub struct ShardStatus {
     pub heartbeat: u64,
     /// Panics it contained.
     pub panics: u64,
+    /// Access-log lines it dropped.
+    pub log_lines_dropped: u64,
 }
 
 impl Hub {
@@ -256,6 +258,7 @@ impl Hub {
                 tunnels_inbound: counters.tunnels_server_open.get(),
                 heartbeat: counters.heartbeat.get(),
                 panics: counters.panics.get(),
+                log_lines_dropped: counters.log_lines_dropped.get(),
             }
         };
         state.shards.iter().map(status).collect()

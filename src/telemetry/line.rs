@@ -1,6 +1,6 @@
 //! Framing of one log line, plain or JSON (spec: telemetry 3.1). Shared by access and control logs.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{Display, Write};
 use std::time::SystemTime;
 
 use time::OffsetDateTime;
@@ -57,15 +57,13 @@ impl Level {
     }
 }
 
-/// A span around an event: its name and its fields in both shapes.
+/// A span around an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpanText {
     /// Name.
     pub name: &'static str,
-    /// `k=v k=v`.
-    pub plain: String,
-    /// `"k":v,"k":v`.
-    pub json: String,
+    /// Its fields, written by [`Fields`] in the shape of the line.
+    pub fields: String,
 }
 
 /// Fields of an event or a span, in order, in one shape.
@@ -128,20 +126,16 @@ impl<'a> Fields<'a> {
         self
     }
 
-    /// A value with a text form of its own: bare in the plain shape, a JSON string.
+    /// A value with a text form of its own: bare in the plain shape unless that would break the line
+    /// apart, a JSON string.
     pub fn bare(&mut self, key: &str, value: impl Display) -> &mut Self {
-        self.key(key);
-        match self.format {
-            LineFormat::Plain => {
-                let mut escaped = Escaped {
-                    out: self.out,
-                    blanks: true,
-                };
-                // Writing into a string cannot fail; a failing Display only shortens the value.
-                let _ = write!(escaped, "{value}");
-            }
-            LineFormat::Json => push_json_string(self.out, &value.to_string()),
+        let value = value.to_string();
+        let breaks = |c: char| c.is_control() || c.is_whitespace() || c == '"';
+        if self.format == LineFormat::Json || value.is_empty() || value.contains(breaks) {
+            return self.text(key, &value);
         }
+        self.key(key);
+        self.out.push_str(&value);
         self
     }
 
@@ -152,11 +146,22 @@ impl<'a> Fields<'a> {
         self
     }
 
-    /// A member whose JSON is ready.
-    fn raw_object(&mut self, key: &str, json: &str) {
-        self.key(key);
+    /// Fields that were written before, in the same shape.
+    pub fn written(&mut self, fields: &str) {
+        if self.separator && !fields.is_empty() {
+            self.out.push(match self.format {
+                LineFormat::Plain => ' ',
+                LineFormat::Json => ',',
+            });
+        }
+        self.out.push_str(fields);
+        self.separator |= !fields.is_empty();
+    }
+
+    fn json_span(&mut self, span: &SpanText) {
+        self.key(span.name);
         self.out.push('{');
-        self.out.push_str(json);
+        self.out.push_str(&span.fields);
         self.out.push('}');
     }
 }
@@ -195,17 +200,15 @@ pub fn push_line(
             push_display(out, format_args!("\t{}\t{scope}", head.level.as_str()));
             for span in head.spans {
                 push_display(out, format_args!(":{}", span.name));
-                if !span.plain.is_empty() {
-                    push_display(out, format_args!("{{{}}}", span.plain));
+                if !span.fields.is_empty() {
+                    push_display(out, format_args!("{{{}}}", span.fields));
                 }
             }
             if head.message.is_some() || has_fields {
                 out.push('\t');
             }
             if let Some(message) = head.message {
-                let mut escaped = Escaped { out, blanks: false };
-                // Writing into a string cannot fail.
-                let _ = escaped.write_str(message);
+                push_message(out, message);
                 out.push('\t');
             }
             if has_fields {
@@ -228,7 +231,7 @@ pub fn push_line(
                 fields(&mut members);
             }
             for span in head.spans {
-                members.raw_object(span.name, &span.json);
+                members.json_span(span);
             }
             out.push('}');
         }
@@ -276,24 +279,14 @@ fn push_json_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Escapes what would break a plain line apart: control characters, and blanks in bare values.
-struct Escaped<'a> {
-    out: &'a mut String,
-    blanks: bool,
-}
-
-impl Write for Escaped<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for c in text.chars() {
-            if c.is_control() {
-                self.out.extend(c.escape_default());
-            } else if c == ' ' && self.blanks {
-                self.out.push_str("\\u{20}");
-            } else {
-                self.out.push(c);
-            }
+/// Appends a message; control characters, which would break the line apart, are escaped.
+fn push_message(out: &mut String, message: &str) {
+    for c in message.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
         }
-        Ok(())
     }
 }
 

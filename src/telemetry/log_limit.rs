@@ -64,8 +64,18 @@ impl LogLimit {
     }
 }
 
-/// Logs like the `tracing` macro of the given level, within the budget of this call site.
+/// Logs an event of the given level (`INFO`, …), within the budget of this call site.
 macro_rules! limited {
+    ($level:ident, target: $target:expr, $($event:tt)+) => {{
+        static LIMIT: $crate::telemetry::log_limit::LogLimit =
+            $crate::telemetry::log_limit::LogLimit::new();
+        if ::tracing::enabled!(target: $target, ::tracing::Level::$level)
+            && let Some(suppressed) = LIMIT.admit_now()
+        {
+            let suppressed = (suppressed > 0).then_some(suppressed);
+            ::tracing::event!(target: $target, ::tracing::Level::$level, suppressed, $($event)+);
+        }
+    }};
     ($level:ident, $($event:tt)+) => {{
         static LIMIT: $crate::telemetry::log_limit::LogLimit =
             $crate::telemetry::log_limit::LogLimit::new();
@@ -78,19 +88,12 @@ macro_rules! limited {
     }};
 }
 
-macro_rules! limited_error {
-    ($($event:tt)+) => { $crate::telemetry::log_limit::limited!(ERROR, $($event)+) };
-}
-
+/// Logs a warning within the budget of this call site.
 macro_rules! limited_warn {
     ($($event:tt)+) => { $crate::telemetry::log_limit::limited!(WARN, $($event)+) };
 }
 
-macro_rules! limited_info {
-    ($($event:tt)+) => { $crate::telemetry::log_limit::limited!(INFO, $($event)+) };
-}
-
-pub(crate) use {limited, limited_error as error, limited_info as info, limited_warn as warn};
+pub(crate) use {limited, limited_warn as warn};
 
 #[cfg(test)]
 mod tests {
@@ -123,7 +126,6 @@ mod tests {
     fn macros_take_what_tracing_takes() {
         let client = "10.0.0.1";
         warn!(%client, n = 3, "refused {}", 1);
-        error!("plain");
-        info!(target: "access", client, "with a target");
+        limited!(INFO, target: "access", client, "with a target");
     }
 }

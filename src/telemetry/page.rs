@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::families::{Family, Kind};
+use super::families::{self, Family, Kind};
 use super::histogram::Merged;
 use super::line::push_display;
 
@@ -50,9 +50,25 @@ impl Page {
         }
     }
 
-    /// Appends families that are text already, each with its head.
-    pub fn append(&mut self, text: &str) {
-        self.text.push_str(text);
+    /// Writes a family whose samples are text already. Its head comes from the list of families; one
+    /// that is not listed is still shown, without help.
+    pub fn recorded(&mut self, name: &str, kind: &str, samples: &[&str]) {
+        if samples.is_empty() {
+            return;
+        }
+        if let Some(family) = families::by_name(name) {
+            self.head(family);
+        } else {
+            push_display(
+                &mut self.text,
+                format_args!("# HELP {name} {name} (unstable).\n"),
+            );
+            push_display(&mut self.text, format_args!("# TYPE {name} {kind}\n"));
+        }
+        for sample in samples {
+            self.text.push_str(sample);
+            self.text.push('\n');
+        }
     }
 
     /// The whole page, with its end mark.

@@ -123,6 +123,7 @@ struct CacheEntry {
     source: Option<Arc<Workload>>,
     identity: Option<Arc<Identity>>,
     destination: Option<Arc<Workload>>,
+    destination_identity: Option<Arc<Identity>>,
     service: Option<Arc<Service>>,
     series: Arc<Series>,
 }
@@ -148,6 +149,7 @@ impl CacheEntry {
             source: flow.source.workload.clone(),
             identity: shown_identity(flow).cloned(),
             destination: flow.destination.workload.clone(),
+            destination_identity: flow.destination.identity.clone(),
             service: flow.service.clone(),
             series: Arc::clone(series),
         }
@@ -161,6 +163,7 @@ impl CacheEntry {
             && same(self.service.as_ref(), flow.service.as_ref())
             // By value: each tunnel brings its own copy of the same identity.
             && self.identity.as_ref() == shown_identity(flow)
+            && self.destination_identity == flow.destination.identity
     }
 }
 
@@ -168,7 +171,7 @@ impl CacheEntry {
 /// that come with each request: those go by text.
 fn cache_key(flow: &Flow) -> Option<u64> {
     let by_baggage = flow.source.workload.is_none() && flow.source.baggage.is_some();
-    if by_baggage || flow.destination.baggage.is_some() || flow.destination.identity.is_some() {
+    if by_baggage || flow.destination.baggage.is_some() {
         return None;
     }
     let mut hasher = FxHasher::default();
@@ -185,6 +188,7 @@ fn cache_key(flow: &Flow) -> Option<u64> {
         .hash(&mut hasher);
     flow.service.as_ref().map(Arc::as_ptr).hash(&mut hasher);
     shown_identity(flow).hash(&mut hasher);
+    flow.destination.identity.hash(&mut hasher);
     Some(hasher.finish())
 }
 

@@ -105,6 +105,17 @@ impl ShardTelemetry {
         src: SocketAddr,
         dst: Option<SocketAddr>,
         error: &dyn Display,
+    ) {
+        self.refused_by(direction, src, dst, error, Refusal::default());
+    }
+
+    /// As [`ShardTelemetry::refused`], naming the rule and both identities as far as they are known.
+    pub fn refused_by(
+        &self,
+        direction: Direction,
+        src: SocketAddr,
+        dst: Option<SocketAddr>,
+        error: &dyn Display,
         refusal: Refusal<'_>,
     ) {
         if !self.level.allows(Level::Warn) {

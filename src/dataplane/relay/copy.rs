@@ -68,11 +68,17 @@ impl fmt::Display for Failure {
 }
 
 fn source(cause: impl Into<Cause>) -> Failure {
-    Failure { place: Place::Source, cause: cause.into() }
+    Failure {
+        place: Place::Source,
+        cause: cause.into(),
+    }
 }
 
 fn sink(cause: impl Into<Cause>) -> Failure {
-    Failure { place: Place::Sink, cause: cause.into() }
+    Failure {
+        place: Place::Sink,
+        cause: cause.into(),
+    }
 }
 
 impl From<io::Error> for Cause {
@@ -146,9 +152,15 @@ fn step(from: &Socket, to: &Socket) -> Result<Step, Failure> {
             Err(error) => return Err(sink(error)),
         };
         if sent == received {
-            Ok(Step::Moved { bytes: sent, more: received == buffer.len() })
+            Ok(Step::Moved {
+                bytes: sent,
+                more: received == buffer.len(),
+            })
         } else {
-            Ok(Step::SinkFull { bytes: sent, rest: buffer[sent..received].to_vec() })
+            Ok(Step::SinkFull {
+                bytes: sent,
+                rest: buffer[sent..received].to_vec(),
+            })
         }
     })
 }
@@ -177,7 +189,10 @@ fn half_close(to: &Socket) -> Result<(), Failure> {
 }
 
 pub(super) fn is_transient(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 /// Copies until end of stream, then sends END_STREAM. Watches for the peer's reset meanwhile.
@@ -201,11 +216,12 @@ pub(super) async fn tcp_to_tunnel(
             Ok(room) => room.min(RELAY_BUFFER_BYTES),
             Err(error) => return stopped(error),
         };
-        let received = BUFFER.with_borrow_mut(|buffer| match from.try_recv(&mut buffer[..room]) {
-            Ok(received) => Ok(Some(Bytes::copy_from_slice(&buffer[..received]))),
-            Err(error) if is_transient(&error) => Ok(None),
-            Err(error) => Err(source(error)),
-        })?;
+        let received =
+            BUFFER.with_borrow_mut(|buffer| match from.try_recv(&mut buffer[..room]) {
+                Ok(received) => Ok(Some(Bytes::copy_from_slice(&buffer[..received]))),
+                Err(error) if is_transient(&error) => Ok(None),
+                Err(error) => Err(source(error)),
+            })?;
         let Some(data) = received else {
             to.release();
             turn = 0;

@@ -96,7 +96,11 @@ fn build(wanted: Wanted, entries: u32) -> io::Result<(Built, DriverReport)> {
                 match ring(kind, size) {
                     Ok(runtime) => {
                         let fallback = (!reasons.is_empty()).then(|| reasons.join("; "));
-                        let report = DriverReport { kind, entries: size, fallback };
+                        let report = DriverReport {
+                            kind,
+                            entries: size,
+                            fallback,
+                        };
                         return Ok((Built::Ring(Box::new(runtime)), report));
                     }
                     // Ring memory counts against RLIMIT_MEMLOCK on old kernels and is returned
@@ -122,9 +126,15 @@ fn build(wanted: Wanted, entries: u32) -> io::Result<(Built, DriverReport)> {
              kernel.io_uring_disabled=0, seccomp, memlock) or choose driver `auto` or `epoll`"
         )));
     }
-    let runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
+    let runtime = RuntimeBuilder::<LegacyDriver>::new()
+        .enable_timer()
+        .build()?;
     let fallback = (!reasons.is_empty()).then(|| reasons.join("; "));
-    let report = DriverReport { kind: DriverKind::Epoll, entries: 0, fallback };
+    let report = DriverReport {
+        kind: DriverKind::Epoll,
+        entries: 0,
+        fallback,
+    };
     Ok((Built::Epoll(Box::new(runtime)), report))
 }
 

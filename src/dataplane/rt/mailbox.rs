@@ -22,7 +22,10 @@ pub struct Mailbox<M> {
 
 impl<M> Clone for Mailbox<M> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), event: Arc::clone(&self.event) }
+        Self {
+            queue: self.queue.clone(),
+            event: Arc::clone(&self.event),
+        }
     }
 }
 
@@ -53,8 +56,14 @@ pub fn mailbox<M>() -> io::Result<(Mailbox<M>, Inbox<M>)> {
     let event = Arc::new(event::create()?);
     let (sender, receiver) = channel();
     Ok((
-        Mailbox { queue: sender, event: Arc::clone(&event) },
-        Inbox { queue: receiver, event },
+        Mailbox {
+            queue: sender,
+            event: Arc::clone(&event),
+        },
+        Inbox {
+            queue: receiver,
+            event,
+        },
     ))
 }
 
@@ -100,7 +109,11 @@ thread_local! {
 /// parks), so the wake-up travels through the mailbox's eventfd. Without a running [`Inbox`] it
 /// falls back to a timer.
 pub async fn yield_now() {
-    let by_event = YieldNow { queued: false, unavailable: false }.await;
+    let by_event = YieldNow {
+        queued: false,
+        unavailable: false,
+    }
+    .await;
     if !by_event {
         super::sleep(std::time::Duration::from_millis(1)).await;
     }
@@ -130,6 +143,10 @@ impl Future for YieldNow {
             yielded.tasks.push(cx.waker().clone());
         });
         self.queued = true;
-        if self.unavailable { Poll::Ready(false) } else { Poll::Pending }
+        if self.unavailable {
+            Poll::Ready(false)
+        } else {
+            Poll::Pending
+        }
     }
 }

@@ -34,7 +34,9 @@ impl Socket {
     /// # Errors
     /// When the driver refuses it (epoll only).
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { inner: TcpStream::from_std(sys::socket::into_std(fd))? })
+        Ok(Self {
+            inner: TcpStream::from_std(sys::socket::into_std(fd))?,
+        })
     }
 
     /// Its descriptor.
@@ -93,7 +95,9 @@ impl Socket {
     /// # Errors
     /// Of getsockname(2).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(crate::model::addr::canonical(sys::socket::local_addr(self.fd())?))
+        Ok(crate::model::addr::canonical(sys::socket::local_addr(
+            self.fd(),
+        )?))
     }
 
     /// Starts and completes a connect. Bound it with a deadline.
@@ -128,7 +132,9 @@ impl Listener {
     /// When the driver refuses it.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         // monoio asks nothing of the descriptor but that it can be polled.
-        Ok(Self { inner: TcpStream::from_std(sys::socket::into_std(fd))? })
+        Ok(Self {
+            inner: TcpStream::from_std(sys::socket::into_std(fd))?,
+        })
     }
 
     /// Waits until a connection (or event) is there.
@@ -165,7 +171,11 @@ impl PollSocket {
     /// Wraps a socket.
     #[must_use]
     pub fn new(socket: Rc<Socket>) -> Self {
-        Self { socket, read: Waiter::default(), write: Waiter::default() }
+        Self {
+            socket,
+            read: Waiter::default(),
+            write: Waiter::default(),
+        }
     }
 
     /// The socket below.
@@ -249,7 +259,10 @@ impl Waiter {
     ) -> Poll<io::Result<()>> {
         let (task, state) = self.running.get_or_insert_with(|| {
             let state = Rc::new(Cell::new(WaitState::Idle));
-            (wait_loop(Rc::clone(socket), direction, Rc::clone(&state)), state)
+            (
+                wait_loop(Rc::clone(socket), direction, Rc::clone(&state)),
+                state,
+            )
         });
         if state.get() == WaitState::Idle {
             state.set(WaitState::Armed);
@@ -279,7 +292,11 @@ fn wait_loop(socket: Rc<Socket>, direction: Direction, state: Rc<Cell<WaitState>
                 Direction::Read => socket.readable().await,
                 Direction::Write => socket.writable().await,
             };
-            state.set(if waited.is_ok() { WaitState::Ready } else { WaitState::Failed });
+            state.set(if waited.is_ok() {
+                WaitState::Ready
+            } else {
+                WaitState::Failed
+            });
         }
     })
 }

@@ -20,13 +20,20 @@ struct State<T> {
 
 impl<T> Clone for Signal<T> {
     fn clone(&self) -> Self {
-        Self { state: Rc::clone(&self.state) }
+        Self {
+            state: Rc::clone(&self.state),
+        }
     }
 }
 
 impl<T> Default for Signal<T> {
     fn default() -> Self {
-        Self { state: Rc::new(RefCell::new(State { value: None, waiters: Vec::new() })) }
+        Self {
+            state: Rc::new(RefCell::new(State {
+                value: None,
+                waiters: Vec::new(),
+            })),
+        }
     }
 }
 
@@ -59,7 +66,11 @@ impl<T: Clone> Signal<T> {
             if let Some(value) = &state.value {
                 return Poll::Ready(value.clone());
             }
-            if !state.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+            if !state
+                .waiters
+                .iter()
+                .any(|waiter| waiter.will_wake(cx.waker()))
+            {
                 state.waiters.push(cx.waker().clone());
             }
             Poll::Pending
