@@ -31,21 +31,23 @@ enum End {
 impl End {
     /// The alert this side was sent, wherever it surfaced.
     fn alert(&self) -> Option<u8> {
-        match self {
-            Self::Handshake(HandshakeError::Tls(TlsError::Alert(code))) => Some(*code),
-            Self::Read(error) => match error.get_ref()?.downcast_ref::<TlsError>()? {
-                TlsError::Alert(code) => Some(*code),
-                _ => None,
-            },
-            _ => None,
+        let fault = match self {
+            Self::Peer(_) => None,
+            Self::Handshake(HandshakeError::Tls(fault)) => Some(fault),
+            Self::Handshake(HandshakeError::Io(_) | HandshakeError::Identity(_)) => None,
+            Self::Read(error) => error.get_ref()?.downcast_ref::<TlsError>(),
+        };
+        if let Some(TlsError::Alert(code)) = fault {
+            return Some(*code);
         }
+        None
     }
 
     fn peer(&self) -> &Peer {
-        match self {
-            Self::Peer(peer) => peer,
-            other => panic!("no handshake: {other:?}"),
-        }
+        let Self::Peer(peer) = self else {
+            panic!("no handshake: {self:?}");
+        };
+        peer
     }
 }
 
@@ -184,15 +186,14 @@ fn broken(
 ) -> Vec<(&'static str, Issued, u8)> {
     let now = SystemTime::now();
     let leaf = || Leaf::new(&identity(role), now);
-    let own = identity(role).to_string();
-    let with_nul = format!("{own}\0.example");
     let make = |leaf: Leaf| authority.issue(&leaf).unwrap();
     let stranger = Authority::new("root", now).unwrap();
-    let constrained = authority
-        .intermediate_for_uris("ca", "cluster.local", now)
-        .unwrap();
     let roots = authority.root_pem().to_owned();
-    vec![
+    let unknown = Issued {
+        roots,
+        ..stranger.issue(&leaf()).unwrap()
+    };
+    let mut cases = vec![
         ("garbage", make(leaf()).with_leaf(b"\x30\x03abc"), 42),
         (
             "altered signature",
@@ -215,50 +216,47 @@ fn broken(
             make(leaf().valid(now + DAY, now + 2 * DAY)),
             45,
         ),
-        (
-            "unknown root",
-            Issued {
-                roots,
-                ..stranger.issue(&leaf()).unwrap()
-            },
-            48,
-        ),
+        ("unknown root", unknown, 48),
+    ];
+    cases.extend(misnamed(authority, role, now));
+    cases
+}
+
+/// The part of [`broken`] that concerns names.
+fn misnamed(authority: &Authority, role: &str, now: SystemTime) -> Vec<(&'static str, Issued, u8)> {
+    let leaf = || Leaf::new(&identity(role), now);
+    let make = |leaf: Leaf| authority.issue(&leaf).unwrap();
+    let own = identity(role).to_string();
+    let uri = |text: &str| make(leaf().uris(&[text.as_bytes()]));
+    let raw = |extension: &[u8]| make(leaf().raw_names(extension.to_vec()));
+    let constrained = authority
+        .intermediate_for_uris("ca", "cluster.local", now)
+        .unwrap();
+    vec![
         ("no names", make(leaf().without_names()), 46),
         ("empty names", make(leaf().uris(&[])), 46),
-        (
-            "unreadable names",
-            make(leaf().raw_names(vec![0x30, 0x05, 0x86])),
-            49,
-        ),
-        (
-            "unreadable name",
-            make(leaf().raw_names(vec![0x30, 0x03, 0x86, 0x05, 0x41])),
-            49,
-        ),
+        ("unreadable names", raw(b"\x30\x05\x86"), 49),
+        ("unreadable name", raw(b"\x30\x03\x86\x05A"), 49),
         (
             "two URIs",
             make(leaf().uris(&[own.as_bytes(), own.as_bytes()])),
             46,
         ),
-        ("NUL in URI", make(leaf().uris(&[with_nul.as_bytes()])), 46),
+        ("NUL in URI", uri(&format!("{own}\0.example")), 46),
         (
             "non-ASCII URI",
-            make(leaf().uris(&["spiffe://cluster.local/ns/default/sa/cliënt".as_bytes()])),
+            uri("spiffe://cluster.local/ns/default/sa/cliënt"),
             46,
         ),
+        ("not a mesh URI", uri("https://example.com/"), 46),
         (
-            "not a mesh URI",
-            make(leaf().uris(&[b"https://example.com/"])),
+            "wrong trust domain",
+            uri(&own.replace("cluster.local", "clusterset.local")),
             46,
         ),
         (
             "URI name constraints",
             constrained.issue(&leaf()).unwrap(),
-            46,
-        ),
-        (
-            "wrong trust domain",
-            make(leaf().uris(&[own.replace("cluster.local", "clusterset.local").as_bytes()])),
             46,
         ),
     ]
@@ -524,7 +522,7 @@ async fn raw(io: PipeEnd, tls: Connection) -> Result<(), HandshakeError> {
 fn raw_alert(result: Result<(), HandshakeError>) -> Option<u8> {
     let end = match result.unwrap_err() {
         HandshakeError::Io(error) => End::Read(error),
-        other => End::Handshake(other),
+        refused @ (HandshakeError::Identity(_) | HandshakeError::Tls(_)) => End::Handshake(refused),
     };
     end.alert()
 }
@@ -745,7 +743,7 @@ fn records(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
 }
 
 /// Extensions of a ClientHello by type (RFC 8446, 4.1.2).
-fn extensions(hello: &[u8]) -> Vec<(u16, Vec<u8>)> {
+fn extensions(hello: &[u8]) -> Vec<(usize, Vec<u8>)> {
     let number = |at: usize| usize::from(u16::from_be_bytes([hello[at], hello[at + 1]]));
     let mut at = 4 + 2 + 32;
     at += 1 + usize::from(hello[at]);
@@ -756,7 +754,7 @@ fn extensions(hello: &[u8]) -> Vec<(u16, Vec<u8>)> {
     let mut found = Vec::new();
     while at < end {
         let length = number(at + 2);
-        found.push((number(at) as u16, hello[at + 4..at + 4 + length].to_vec()));
+        found.push((number(at), hello[at + 4..at + 4 + length].to_vec()));
         at += 4 + length;
     }
     found
