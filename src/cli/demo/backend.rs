@@ -27,7 +27,7 @@ const CONNECTIONS_MAX: u64 = 64;
 /// A running backend; dropping it stops it.
 #[derive(Debug)]
 pub(super) struct Backend {
-    addresses: Vec<SocketAddr>,
+    address: SocketAddr,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -40,12 +40,11 @@ struct Shared {
 }
 
 impl Backend {
-    /// Serves these listeners.
-    pub(super) fn start(listeners: Vec<TcpListener>) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let mut backend = Self { addresses: Vec::new(), shared, threads: Vec::new() };
-        for listener in listeners {
-            backend.addresses.push(listener.local_addr()?);
+    /// Serves a listener, and a second one where there are two ways in.
+    pub(super) fn start(listener: TcpListener, second: Option<TcpListener>) -> io::Result<Self> {
+        let (address, shared) = (listener.local_addr()?, Arc::new(Shared::default()));
+        let mut backend = Self { address, shared, threads: Vec::new() };
+        for listener in std::iter::once(listener).chain(second) {
             // Also bounds accept(2), so that the thread notices the stop (socket(7)).
             SockRef::from(&listener).set_read_timeout(Some(STOP_INTERVAL))?;
             let shared = Arc::clone(&backend.shared);
@@ -56,8 +55,8 @@ impl Backend {
     }
 
     /// Where it listens.
-    pub(super) fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Connections accepted so far.
@@ -198,11 +197,11 @@ mod tests {
     use super::*;
 
     fn start() -> Backend {
-        Backend::start(vec![TcpListener::bind("127.0.0.1:0").unwrap()]).unwrap()
+        Backend::start(TcpListener::bind("127.0.0.1:0").unwrap(), None).unwrap()
     }
 
     fn exchange(backend: &Backend, request: &str) -> String {
-        let mut stream = TcpStream::connect(backend.addresses()[0]).unwrap();
+        let mut stream = TcpStream::connect(backend.address()).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -247,7 +246,7 @@ mod tests {
     #[test]
     fn dropping_it_ends_connections_and_frees_the_port() {
         let backend = start();
-        let addr = backend.addresses()[0];
+        let addr = backend.address();
         let mut idle = TcpStream::connect(addr).unwrap();
         idle.write_all(b"GET / HT").unwrap();
         drop(backend);

@@ -239,13 +239,13 @@ mod tests {
     }
 
     fn backend() -> Backend {
-        Backend::start(vec![TcpListener::bind("127.0.0.1:0").unwrap()]).unwrap()
+        Backend::start(TcpListener::bind("127.0.0.1:0").unwrap(), None).unwrap()
     }
 
     #[test]
     fn every_byte_of_an_exchange_is_counted() {
         let (backend, watch, meter) = (backend(), watch(), Meter::default());
-        let stream = TcpStream::connect(backend.addresses()[0]).unwrap();
+        let stream = TcpStream::connect(backend.address()).unwrap();
         let mut client = Client::new(stream, &meter, &watch).unwrap();
         let answer = client.ask("/").unwrap().unwrap();
         assert_eq!((answer.status, answer.beginning.as_str()), (200, GREETING));
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn an_answer_other_than_200_fails_a_measurement() {
         let (backend, watch, meter) = (backend(), watch(), Meter::default());
-        let stream = TcpStream::connect(backend.addresses()[0]).unwrap();
+        let stream = TcpStream::connect(backend.address()).unwrap();
         let mut client = Client::new(stream, &meter, &watch).unwrap();
         let error = client.expect("/nothing").unwrap_err();
         assert_eq!(error.to_string(), "expected 200 for /nothing, but 404");

@@ -4,11 +4,11 @@
 struct Sample<'a> {
     name: &'a str,
     labels: Vec<(&'a str, String)>,
-    value: f64,
+    value: u64,
 }
 
-/// Sum of all samples called `name` whose labels have these values.
-pub(super) fn sum(page: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+/// Sum of all whole-numbered samples called `name` whose labels have these values.
+pub(super) fn sum(page: &str, name: &str, labels: &[(&str, &str)]) -> u64 {
     let matching = page.lines().filter_map(parse).filter(|sample| {
         sample.name == name
             && labels.iter().all(|(label, value)| {
@@ -28,7 +28,7 @@ pub(super) fn label(page: &str, name: &str, label: &str) -> Option<String> {
 
 /// Number of samples on a page.
 pub(super) fn count(page: &str) -> usize {
-    page.lines().filter_map(parse).count()
+    page.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count()
 }
 
 fn parse(line: &str) -> Option<Sample<'_>> {
@@ -45,7 +45,9 @@ fn parse(line: &str) -> Option<Sample<'_>> {
             (name, Vec::new(), rest)
         }
     };
-    let value = rest.split_whitespace().next()?.parse().ok()?;
+    let value = rest.split_whitespace().next()?;
+    // Counts are printed as whole numbers; what is not (a duration) is of no use here.
+    let value = value.strip_suffix(".0").unwrap_or(value).parse().ok()?;
     Some(Sample { name, labels, value })
 }
 
@@ -83,20 +85,16 @@ mod tests {
         x_total{reporter=\"source\",who=\"a\"} 5\n\
         x_total{reporter=\"source\",who=\"b, \\\"c\\\"\"} 7\n\
         x_total{reporter=\"destination\",who=\"a\"} 100 1700000000.5\n\
-        up 1\nempty{} 2\n# EOF\n";
-
-    fn equals(value: f64, expected: f64) -> bool {
-        (value - expected).abs() < 1e-9
-    }
+        up 1\nempty{} 2.0\n# EOF\n";
 
     #[test]
     fn samples_are_summed_by_their_labels() {
-        assert!(equals(sum(PAGE, "x_total", &[("reporter", "source")]), 12.0));
-        assert!(equals(sum(PAGE, "x_total", &[("who", "a")]), 105.0));
-        assert!(equals(sum(PAGE, "x_total", &[("who", "b, \"c\"")]), 7.0));
-        assert!(equals(sum(PAGE, "x_total", &[("who", "d")]), 0.0));
-        assert!(equals(sum(PAGE, "up", &[]), 1.0));
-        assert!(equals(sum(PAGE, "empty", &[]), 2.0));
+        assert_eq!(sum(PAGE, "x_total", &[("reporter", "source")]), 12);
+        assert_eq!(sum(PAGE, "x_total", &[("who", "a")]), 105);
+        assert_eq!(sum(PAGE, "x_total", &[("who", "b, \"c\"")]), 7);
+        assert_eq!(sum(PAGE, "x_total", &[("who", "d")]), 0);
+        assert_eq!(sum(PAGE, "up", &[]), 1);
+        assert_eq!(sum(PAGE, "empty", &[]), 2);
         assert_eq!(count(PAGE), 5);
     }
 
@@ -108,7 +106,7 @@ mod tests {
 
     #[test]
     fn damaged_lines_count_as_nothing() {
-        for line in ["x{a=\"1} 2", "x{a=1} 2", "x", "x y", "x{a=\"1\"}"] {
+        for line in ["x{a=\"1} 2", "x{a=1} 2", "x", "x y", "x 0.25", "x{a=\"1\"}"] {
             assert!(parse(line).is_none(), "{line}");
         }
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -13,6 +12,7 @@ use super::error::DemoError;
 use super::http;
 use super::log::Line;
 use super::place::Place;
+use super::setup::Endpoints;
 use super::watch::{Watch, now, pause};
 use crate::sys;
 
@@ -24,6 +24,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(7);
 const LINE_LIMIT: Duration = Duration::from_secs(3);
 /// Lines shown when something went wrong.
 const LAST_LINES: usize = 15;
+/// Bytes that surely hold those lines, however long they are.
+const LAST_BYTES: u64 = 64 << 10;
 /// A log longer than this is cut at its beginning before it is searched.
 const LOG_BYTES_MAX: u64 = 8 << 20;
 
@@ -40,14 +42,12 @@ pub(super) struct NodePlan {
     pub(super) arguments: Vec<String>,
     /// The whole environment of the process.
     pub(super) environment: BTreeMap<&'static str, String>,
+    /// Working directory: one without somebody else's `etc/istio`.
+    pub(super) folder: PathBuf,
     /// Its log is written there.
     pub(super) log: PathBuf,
-    /// Admin endpoint.
-    pub(super) admin: SocketAddr,
-    /// Metrics endpoint.
-    pub(super) stats: SocketAddr,
-    /// Readiness endpoint.
-    pub(super) readiness: SocketAddr,
+    /// Its HTTP endpoints.
+    pub(super) endpoints: Endpoints,
 }
 
 /// A running node. Dropping it ends the process.
@@ -67,6 +67,7 @@ impl Node {
         command
             .arg("proxy")
             .args(&plan.arguments)
+            .current_dir(&plan.folder)
             .env_clear()
             .envs(&plan.environment)
             .stdin(Stdio::null())
@@ -101,7 +102,7 @@ impl Node {
     }
 
     fn is_ready(&self, watch: &Watch) -> Result<bool, DemoError> {
-        let Ok(stream) = self.plan.place.connect(self.plan.readiness) else {
+        let Ok(stream) = self.plan.place.connect(self.plan.endpoints.readiness) else {
             return Ok(false);
         };
         match http::get(stream, "/healthz/ready", watch) {
@@ -113,7 +114,7 @@ impl Node {
 
     /// The metrics page.
     pub(super) fn metrics(&self, watch: &Watch) -> Result<String, DemoError> {
-        let (name, stats) = (self.plan.name, self.plan.stats);
+        let (name, stats) = (self.plan.name, self.plan.endpoints.stats);
         let stream = self
             .plan
             .place
@@ -145,14 +146,7 @@ impl Node {
         read_end(&self.plan.log, LOG_BYTES_MAX)
     }
 
-    /// The end of its log, for explanations.
-    pub(super) fn last_lines(&self) -> Vec<String> {
-        let text = self.log().unwrap_or_default();
-        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
-        lines[lines.len().saturating_sub(LAST_LINES)..].to_vec()
-    }
-
-    /// Asks the process to end; [`Self::stop`] waits for it.
+    /// Asks the process to end; [`Self::end`] waits for it.
     pub(super) fn ask_to_stop(&self) {
         if self.ended.is_none() {
             // It fails only when the process is ending already.
@@ -161,7 +155,7 @@ impl Node {
     }
 
     /// Ends the process in order.
-    pub(super) fn stop(mut self, watch: &Watch) -> Result<(), DemoError> {
+    pub(super) fn end(&mut self, watch: &Watch) -> Result<(), DemoError> {
         self.ask_to_stop();
         let outcome = self.wait(Some(watch));
         let node = self.plan.name;
@@ -201,6 +195,13 @@ impl Drop for Node {
         // Whoever drops a running node is already reporting a failure.
         let _ = self.wait(None);
     }
+}
+
+/// The last lines of a node's log, for explanations.
+pub(super) fn last_lines(log: &Path) -> Vec<String> {
+    let text = read_end(log, LAST_BYTES).unwrap_or_default();
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].to_vec()
 }
 
 /// The last `limit` bytes of a file.
