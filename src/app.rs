@@ -1,8 +1,12 @@
 //! Wiring: starts the control thread's parts and the shards in order, and stops them in order.
 
 pub mod bind;
+mod credentials;
 mod lifecycle;
+mod servers;
 pub mod shards;
+mod signals;
+mod state;
 
 use std::time::Duration;
 

@@ -99,3 +99,6 @@ impl std::fmt::Display for ResetCode {
         h2::Reason::from(self.code()).fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests;

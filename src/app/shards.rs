@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -105,6 +105,12 @@ impl Shards {
         Some(event)
     }
 
+    /// How many there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.handles.len()
+    }
+
     /// Whether every shard has ended.
     #[must_use]
     pub const fn all_ended(&self) -> bool {
@@ -198,6 +204,16 @@ impl Watchdog {
         }
     }
 
+    /// Whether a shard has answered a recent ping.
+    #[must_use]
+    pub fn answered_last(&self, index: usize) -> bool {
+        let newest = self.last.load(Ordering::Relaxed);
+        // The newest ping may be under way.
+        self.watched
+            .get(index)
+            .is_some_and(|(_, heartbeat)| heartbeat.load(Ordering::Relaxed) + 1 >= newest)
+    }
+
     /// Watches for ever; returns the number of a shard that was silent for too long.
     pub async fn stuck(&self) -> usize {
         loop {
@@ -207,15 +223,4 @@ impl Watchdog {
             tokio::time::sleep(SHARD_STUCK_AFTER / 4).await;
         }
     }
-}
-
-/// Time since `start`, for start-up log lines.
-#[must_use]
-pub fn since(start: Instant) -> Duration {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "start-up and shutdown are timed here"
-    )]
-    let now = Instant::now();
-    now.saturating_duration_since(start)
 }

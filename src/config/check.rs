@@ -249,14 +249,14 @@ fn control_plane(r: &mut Resolver) {
 
 /// The DNS proxy is on only when asked for, and then refused; its address is checked all the same.
 fn dns(r: &mut Resolver) {
-    if let Some(capture) = r.raw.mesh.metadata.get("DNS_CAPTURE").cloned() {
-        if capture.text.eq_ignore_ascii_case("true") {
-            let kind = ProblemKind::NotBuilt {
-                what: "the DNS proxy".to_owned(),
-                instead: "set ISTIO_META_DNS_CAPTURE to false",
-            };
-            r.problem_named(capture.origin, "DNS_CAPTURE", kind);
-        }
+    if let Some(capture) = r.raw.mesh.metadata.get("DNS_CAPTURE").cloned()
+        && capture.text.eq_ignore_ascii_case("true")
+    {
+        let kind = ProblemKind::NotBuilt {
+            what: "the DNS proxy".to_owned(),
+            instead: "set ISTIO_META_DNS_CAPTURE to false",
+        };
+        r.problem_named(capture.origin, "DNS_CAPTURE", kind);
     }
     let Some(address) = r.raw.mesh.metadata.get("DNS_PROXY_ADDR").cloned() else {
         return;

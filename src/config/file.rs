@@ -12,6 +12,14 @@ use super::yaml::{self, Name, Node, Value};
 /// Top-level keys of a local state document, to explain a mix-up.
 const STATE_KEYS: [&str; 3] = ["workloads", "services", "policies"];
 
+/// Whether `text` is a local state document rather than a configuration.
+#[must_use]
+pub fn is_local_state(text: &str) -> bool {
+    let keys = yaml::top_level_keys(text);
+    keys.iter().any(|key| STATE_KEYS.contains(&key.as_str()))
+        && !keys.iter().any(|key| key == Key::Mode.name())
+}
+
 /// Reads the configuration file at `path` into `raw`.
 pub(super) fn read(raw: &mut RawConfig, path: PathBuf, read_file: ReadFile<'_>) {
     let path = Arc::new(path);

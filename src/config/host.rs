@@ -5,6 +5,9 @@ use std::path::Path;
 
 use super::raw::ReadFile;
 
+/// Absent exactly when the kernel has no IPv6: not built, or `ipv6.disable=1`.
+pub const IPV6_FILE: &str = "/proc/net/if_inet6";
+
 /// The host as this process sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Host {
@@ -18,8 +21,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn read(cpus: &[usize], read_file: ReadFile<'_>) -> Self {
-        // The file is absent exactly when the protocol is: not built, or `ipv6.disable=1`.
-        let ipv6 = read_file(Path::new("/proc/net/if_inet6"));
+        let ipv6 = read_file(Path::new(IPV6_FILE));
         let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
         Self {
             cpus: cpus.to_vec(),

@@ -10,15 +10,32 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::limits::CONFIG_FILE_BYTES_MAX;
+use super::limits::{CONFIG_FILE_BYTES_MAX, SHARDS_MAX};
 use super::mesh::{self, Document, ProxyConfig};
 use super::problem::{Origin, Position, Problem, ProblemKind, nearest};
 use super::schema::{self, Key, SETTINGS};
 use super::unbuilt::{self, Rule};
 use super::{file, host};
 
+pub use super::file::is_local_state;
+pub use super::host::IPV6_FILE;
+
 /// Mesh configuration file, relative to the working directory.
 pub const MESH_FILE: &str = "./etc/istio/config/mesh";
+
+/// Port whose connections panic, in builds that can inject faults.
+#[cfg(feature = "faults")]
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module reads the environment"
+)]
+pub fn fault_panic_port() -> Option<u16> {
+    std::env::var("CORELANE_FAULT_PANIC_PORT")
+        .ok()?
+        .parse()
+        .ok()
+}
 
 /// Reads a text file. Injected, so that tests name no real path.
 pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
@@ -49,6 +66,21 @@ impl std::fmt::Debug for Sources<'_> {
     }
 }
 
+impl<'a> Sources<'a> {
+    /// A configuration file that stands for itself, on no particular host. `read_file` is asked for
+    /// other files too and should know none but [`IPV6_FILE`].
+    #[must_use]
+    pub fn of_file(path: PathBuf, read_file: ReadFile<'a>) -> Self {
+        Self {
+            env: BTreeMap::new(),
+            read_file,
+            config_file: Some(path),
+            overrides: Vec::new(),
+            cpus: (0..SHARDS_MAX).collect(),
+        }
+    }
+}
+
 impl Sources<'static> {
     /// The sources of this process. Call it before any thread is pinned to a CPU.
     #[must_use]
@@ -61,18 +93,6 @@ impl Sources<'static> {
             read_file: &read_bounded,
             config_file,
             overrides,
-            cpus: process_cpus(),
-        }
-    }
-
-    /// One configuration file and nothing else, to check it.
-    #[must_use]
-    pub fn of_file(path: PathBuf) -> Self {
-        Self {
-            env: BTreeMap::new(),
-            read_file: &read_bounded,
-            config_file: Some(path),
-            overrides: Vec::new(),
             cpus: process_cpus(),
         }
     }

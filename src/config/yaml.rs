@@ -84,6 +84,33 @@ pub(super) fn parse(text: &str) -> Result<Option<Node>, Vec<YamlError>> {
     }
 }
 
+/// Keys of the mapping at the top of `text`, whatever stands below them; empty when it is none.
+pub(super) fn top_level_keys(text: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut depth = 0_usize;
+    let mut is_key = true;
+    for event in Parser::new_from_str(text)
+        .map_while(Result::ok)
+        .map(|(event, _)| event)
+    {
+        match event {
+            Event::MappingStart(..) | Event::SequenceStart(..) => depth += 1,
+            Event::MappingEnd | Event::SequenceEnd => {
+                depth = depth.saturating_sub(1);
+                is_key = true;
+            }
+            Event::Scalar(text, ..) if depth == 1 => {
+                if is_key {
+                    keys.push(text.into_owned());
+                }
+                is_key = !is_key;
+            }
+            _ => {}
+        }
+    }
+    keys
+}
+
 fn position(mark: Marker) -> Position {
     Position {
         line: mark.line(),
@@ -116,11 +143,11 @@ impl Builder {
                 message: message.to_owned(),
             })
         };
+        if event.tag().is_some() {
+            return fail("a tag has no meaning here");
+        }
         match event {
-            Event::Scalar(_, _, _, Some(_))
-            | Event::SequenceStart(_, _, Some(_))
-            | Event::MappingStart(_, _, Some(_)) => fail("a tag has no meaning here"),
-            Event::Scalar(text, style, anchor, None) => {
+            Event::Scalar(text, style, anchor, _) => {
                 let plain = style == ScalarStyle::Plain;
                 let null = plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
                 let value = if null {
@@ -130,10 +157,8 @@ impl Builder {
                 };
                 self.complete(Node { at, value }, anchor, 1)
             }
-            Event::SequenceStart(_, anchor, None) => {
-                self.begin(Value::List(Vec::new()), anchor, at)
-            }
-            Event::MappingStart(_, anchor, None) => self.begin(Value::Map(Vec::new()), anchor, at),
+            Event::SequenceStart(_, anchor, _) => self.begin(Value::List(Vec::new()), anchor, at),
+            Event::MappingStart(_, anchor, _) => self.begin(Value::Map(Vec::new()), anchor, at),
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(open) => {
                     let nodes = count(&open.node);
@@ -310,6 +335,14 @@ mod tests {
             errors[0].message.contains("more than 100000 values"),
             "{errors:?}"
         );
+    }
+
+    #[test]
+    fn keys_at_the_top_are_found_whatever_stands_below() {
+        let text = "workloads:\n- {services: x}\npolicies: [[!Exact a]]\nmode: node\n";
+        assert_eq!(top_level_keys(text), ["workloads", "policies", "mode"]);
+        assert_eq!(top_level_keys("{\"services\": []}"), ["services"]);
+        assert!(top_level_keys("[a, b]").len() <= 2 && top_level_keys("a").is_empty());
     }
 
     #[test]

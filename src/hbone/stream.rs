@@ -99,14 +99,14 @@ impl Link {
 
 /// A failure of `h2` in the words of this module.
 pub(super) fn explain(shared: &Shared, error: &h2::Error) -> StreamError {
-    if let Some(failure) = shared.failure() {
-        return StreamError::Connection(failure.to_string());
-    }
     match error.reason() {
         Some(reason) if error.is_reset() && error.is_remote() => StreamError::Reset(reason.into()),
         Some(_) if error.is_go_away() && error.is_remote() => StreamError::GoneAway,
         Some(_) if error.is_reset() && !error.is_library() => StreamError::Closed,
-        _ => StreamError::Connection(format!("h2 failed: {error}")),
+        _ => StreamError::Connection(shared.failure().map_or_else(
+            || format!("h2 failed: {error}"),
+            |failure| failure.to_string(),
+        )),
     }
 }
 

@@ -20,6 +20,7 @@ use super::provider;
 use super::verify::{ClientVerifier, ServerVerifier, TrustRoots};
 use crate::model::identity::Identity;
 
+pub mod layout;
 mod material;
 mod store;
 #[cfg(test)]
@@ -169,6 +170,16 @@ impl Credentials {
         self.not_after
             .duration_since(self.not_before)
             .unwrap_or_default()
+    }
+
+    /// Seconds until our own leaf expires; negative afterwards.
+    #[must_use]
+    pub fn seconds_left(&self, now: SystemTime) -> i64 {
+        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        match self.not_after.duration_since(now) {
+            Ok(left) => seconds(left),
+            Err(ago) => -seconds(ago.duration()),
+        }
     }
 
     /// Where `now` lies in our own leaf's life.

@@ -27,6 +27,7 @@ use super::TlsOptions;
 use super::credentials::{Credentials, CredentialsError};
 use crate::model::identity::Identity;
 
+pub mod folder;
 mod leaf;
 
 pub use leaf::{Issued, Leaf, Usage};

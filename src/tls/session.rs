@@ -12,21 +12,18 @@ use std::task::{Context, Poll, ready};
 use rustls::Connection;
 
 use super::error::{HandshakeError, TlsError};
+use crate::config::limits::{
+    TLS_HANDSHAKE_BYTES_MAX, TLS_RECORD_BYTES_MAX, TLS_RECORD_PLAINTEXT_BYTES_MAX,
+    TLS_RECV_BUFFER_BYTES, TLS_SEND_BUFFER_BYTES,
+};
 use crate::transport::Transport;
 
 #[cfg(test)]
 mod tests;
 
-/// Largest single receive. Four full records.
-const RECEIVE_BYTES_MAX: usize = 64 * 1024;
-/// Smallest: one full record, header and tag included (RFC 8446, 5.2).
-const RECEIVE_BYTES_MIN: usize = 16 * 1024 + 256 + 5;
 /// Sealed bytes waiting for the transport; beyond this a sender has to wait.
-const UNSENT_BYTES_MAX: usize = 256 * 1024;
-/// From here on a send also pushes, so that a flush has little left to do.
-const UNSENT_BYTES_PUSH: usize = 64 * 1024;
-/// Plaintext of one record, and what sealing adds (header, content type, tag).
-const RECORD_BYTES: usize = 16 * 1024;
+const UNSENT_BYTES_MAX: usize = 2 * TLS_SEND_BUFFER_BYTES;
+/// What sealing adds to a record: header, content type, tag (RFC 8446, 5.2).
 const RECORD_OVERHEAD: usize = 22;
 
 thread_local! {
@@ -41,6 +38,8 @@ pub(super) struct Session<T> {
     /// Ciphertext received and not yet fed; `stash_used` bytes of it are spent.
     stash: Vec<u8>,
     stash_used: usize,
+    /// Bytes the handshake has taken.
+    handshake_bytes: usize,
     /// Sealed bytes inside the library, as an estimate from above.
     unsent: usize,
     /// Why no more can be received.
@@ -60,6 +59,7 @@ impl<T: Transport> Session<T> {
             tls: Box::new(tls),
             stash: Vec::new(),
             stash_used: 0,
+            handshake_bytes: 0,
             unsent: 0,
             fault: None,
             ended: false,
@@ -93,12 +93,19 @@ impl<T: Transport> Session<T> {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         let mut scratch = Scratch::take();
-        let received = ready!(self.io.poll_recv(cx, &mut scratch.0[..RECEIVE_BYTES_MIN]))?;
+        let received = ready!(
+            self.io
+                .poll_recv(cx, &mut scratch.0[..TLS_RECORD_BYTES_MAX])
+        )?;
         self.ended = received == 0;
         let input = &scratch.0[..received];
         let mut used = 0;
         while used < received && self.tls.is_handshaking() && self.fault.is_none() {
             used += self.feed(&input[used..]);
+        }
+        self.handshake_bytes += used;
+        if self.handshake_bytes > TLS_HANDSHAKE_BYTES_MAX && self.fault.is_none() {
+            self.fault = Some(TlsError::Protocol("handshake too long".to_owned()));
         }
         // The peer's first data may ride with its last flight.
         self.stash.extend_from_slice(&input[used..]);
@@ -179,7 +186,8 @@ impl<T: Transport> Session<T> {
     fn poll_decrypt(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut scratch = Scratch::take();
         // A small buffer asks for little, so little is left to stash.
-        let wanted = (buffer.len() + buffer.len() / 64).clamp(RECEIVE_BYTES_MIN, RECEIVE_BYTES_MAX);
+        let wanted =
+            (buffer.len() + buffer.len() / 64).clamp(TLS_RECORD_BYTES_MAX, TLS_RECV_BUFFER_BYTES);
         let received = ready!(self.io.poll_recv(cx, &mut scratch.0[..wanted]))?;
         self.ended = received == 0;
         let (used, got) = self.decrypt(&scratch.0[..received], buffer)?;
@@ -259,7 +267,7 @@ impl<T: Transport> Session<T> {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         loop {
-            if self.unsent >= UNSENT_BYTES_PUSH {
+            if self.unsent >= TLS_SEND_BUFFER_BYTES {
                 let pushed = self.poll_push(cx)?;
                 if pushed.is_pending() && self.unsent >= UNSENT_BYTES_MAX {
                     return Poll::Pending;
@@ -267,7 +275,8 @@ impl<T: Transport> Session<T> {
             }
             let taken = self.tls.writer().write_vectored(slices)?;
             if taken > 0 {
-                self.unsent += taken + taken.div_ceil(RECORD_BYTES) * RECORD_OVERHEAD;
+                self.unsent +=
+                    taken + taken.div_ceil(TLS_RECORD_PLAINTEXT_BYTES_MAX) * RECORD_OVERHEAD;
                 return Poll::Ready(Ok(taken));
             }
             // The library counts small records more exactly than we do: it is full.
@@ -337,7 +346,7 @@ struct Scratch(Vec<u8>);
 impl Scratch {
     fn take() -> Self {
         let mut buffer = SCRATCH.take();
-        buffer.resize(RECEIVE_BYTES_MAX, 0);
+        buffer.resize(TLS_RECV_BUFFER_BYTES, 0);
         Self(buffer)
     }
 }

@@ -154,10 +154,10 @@ impl Resolver {
         }
         let mut expected = expected.to_owned();
         let setting = key.setting();
-        if let (false, [variable, ..]) = (setting.path.is_empty(), setting.env) {
-            if !expected.contains(variable) {
-                expected = format!("{expected} (variable {variable})");
-            }
+        if let (false, [variable, ..]) = (setting.path.is_empty(), setting.env)
+            && !expected.contains(variable)
+        {
+            expected = format!("{expected} (variable {variable})");
         }
         self.problem(Origin::Default, key, ProblemKind::Missing { expected });
     }

@@ -75,135 +75,59 @@ pub(super) fn count(wishes: Wishes, usable: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::value::Kind as _;
     use super::*;
 
-    const NONE: Wishes = Wishes {
-        rule: None,
-        concurrency: None,
-        cpu_limit: None,
-        resource_limit: None,
-        resource_request: None,
-    };
+    /// `threads`, `concurrency`, `cpus`, `limit` and `request` as `name=value`.
+    fn wishes(text: &str) -> Wishes {
+        let mut wishes = Wishes::default();
+        for (name, value) in text.split(' ').filter_map(|part| part.split_once('=')) {
+            let cpus = || Some(Cpus.parse(value).unwrap());
+            match name {
+                "threads" => wishes.rule = ShardCount.parse(value),
+                "concurrency" => wishes.concurrency = value.parse().ok(),
+                "cpus" => wishes.cpu_limit = value.parse().ok(),
+                "limit" => wishes.resource_limit = cpus(),
+                "request" => wishes.resource_request = cpus(),
+                other => panic!("{other}"),
+            }
+        }
+        wishes
+    }
 
     #[test]
     fn the_table_of_worker_threads_holds() {
-        let percent = |cpus, percent| Wishes {
-            rule: Some(ShardRule::Percent(percent)),
-            cpu_limit: Some(cpus),
-            ..NONE
-        };
-        let limit = |limit| Wishes {
-            resource_limit: Some(limit),
-            ..NONE
-        };
-        let request = |request| Wishes {
-            resource_request: Some(request),
-            ..NONE
-        };
-        let cases = [
-            (
-                Wishes {
-                    rule: Some(ShardRule::Count(4)),
-                    ..NONE
-                },
-                64,
-                4,
-            ),
-            (percent(8, 50), 64, 4),
-            (percent(16, 30), 64, 5),
-            (percent(4, 10), 64, 1),
-            (limit(16), 4, 16),
-            (limit(1), 4, 1),
-            (
-                Wishes {
-                    cpu_limit: Some(32),
-                    ..NONE
-                },
-                4,
-                8,
-            ),
-            (request(8), 4, 8),
-            (request(1), 4, 2),
-            (request(1), 64, 16),
-            (
-                Wishes {
-                    resource_request: Some(4),
-                    ..limit(16)
-                },
-                4,
-                16,
-            ),
-            (
-                Wishes {
-                    resource_request: Some(8),
-                    ..limit(4)
-                },
-                4,
-                8,
-            ),
-            (
-                Wishes {
-                    rule: Some(ShardRule::Cpus),
-                    cpu_limit: Some(6),
-                    ..NONE
-                },
-                64,
-                6,
-            ),
-            (
-                Wishes {
-                    concurrency: Some(0),
-                    cpu_limit: Some(6),
-                    ..NONE
-                },
-                64,
-                6,
-            ),
-            (
-                Wishes {
-                    concurrency: Some(3),
-                    cpu_limit: Some(6),
-                    ..NONE
-                },
-                64,
-                3,
-            ),
-            (
-                Wishes {
-                    cpu_limit: Some(12),
-                    rule: Some(ShardRule::Cpus),
-                    ..limit(3)
-                },
-                64,
-                3,
-            ),
-            (
-                Wishes {
-                    cpu_limit: Some(12),
-                    rule: Some(ShardRule::Cpus),
-                    ..NONE
-                },
-                64,
-                12,
-            ),
-            (
-                Wishes {
-                    rule: Some(ShardRule::Cpus),
-                    ..NONE
-                },
-                64,
-                64,
-            ),
-        ];
-        for (wishes, usable, expected) in cases {
-            assert_eq!(count(wishes, usable), expected, "{wishes:?} on {usable}");
+        for (text, usable, expected) in [
+            ("threads=4", 64, 4),
+            ("threads=50% cpus=8", 64, 4),
+            ("threads=30% cpus=16", 64, 5),
+            ("threads=10% cpus=4", 64, 1),
+            ("limit=16", 4, 16),
+            ("limit=1", 4, 1),
+            ("limit=500m", 4, 1),
+            ("limit=2500m", 4, 3),
+            ("limit=1.5", 4, 2),
+            ("cpus=32", 4, 8),
+            ("request=8", 4, 8),
+            ("request=1", 4, 2),
+            ("request=1", 64, 16),
+            ("limit=16 request=4", 4, 16),
+            ("limit=4 request=8", 4, 8),
+            ("threads=0 cpus=6", 64, 6),
+            ("concurrency=0 cpus=6", 64, 6),
+            ("concurrency=3 cpus=6", 64, 3),
+            ("threads=0 cpus=12 limit=3", 64, 3),
+            ("threads=0 cpus=12", 64, 12),
+            ("threads=0", 64, 64),
+        ] {
+            assert_eq!(count(wishes(text), usable), expected, "{text} on {usable}");
         }
     }
 
     #[test]
     fn without_any_wish_every_usable_cpu_gets_a_shard() {
-        assert_eq!(count(NONE, 7), 7);
-        assert_eq!(count(NONE, 1), 1);
+        assert_eq!(count(Wishes::default(), 7), 7);
+        assert_eq!(count(Wishes::default(), 1), 1);
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Kind for Account {
     }
 
     fn show(&self, value: &ServiceAccountRef) -> String {
-        format!("{}/{}", value.namespace, value.service_account)
+        value.to_string()
     }
 }
 
@@ -128,10 +128,7 @@ impl Kind for Target {
     }
 
     fn show(&self, value: &ForwardTarget) -> String {
-        match value {
-            ForwardTarget::Address(address) => address.to_string(),
-            ForwardTarget::Hostname(host, port) => format!("{host}:{port}"),
-        }
+        value.to_string()
     }
 }
 

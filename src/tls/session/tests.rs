@@ -299,7 +299,10 @@ fn a_sender_waits_when_nobody_receives() {
         let mut taken = 0;
         while let Poll::Ready(sent) = client.poll_send(&mut cx, &[IoSlice::new(&chunk)]) {
             taken += sent.unwrap();
-            assert!(taken <= UNSENT_BYTES_MAX + 4096 + RECORD_BYTES, "{taken}");
+            assert!(
+                taken <= UNSENT_BYTES_MAX + 4096 + TLS_RECORD_PLAINTEXT_BYTES_MAX,
+                "{taken}"
+            );
         }
         assert!(taken > 10_000, "{taken}");
         assert!(client.poll_flush(&mut cx).is_pending());
@@ -339,7 +342,7 @@ fn an_idle_session_keeps_no_buffer() {
         }
         let held = far.stash.len() - far.stash_used;
         assert!(
-            held < RECEIVE_BYTES_MIN,
+            held < TLS_RECORD_BYTES_MAX,
             "a small buffer stashes little, not {held}"
         );
     }
