@@ -130,12 +130,12 @@ impl<T: Transport + 'static> Driver<T> {
                     .set(engine.max_concurrent_send_streams());
             }
             if let Poll::Ready(ended) = polled {
-                let ended = ended.map_err(|error| HboneError::Failed(error.to_string()));
-                return Poll::Ready(ended);
+                return Poll::Ready(ended.or_else(|error| self.core.failed(&error)));
             }
             match self.core.settle(cx) {
                 Next::Again => {}
                 Next::Wait => return Poll::Pending,
+                Next::Ended => return Poll::Ready(Ok(())),
                 Next::Dead(error) => return Poll::Ready(Err(error)),
             }
         }

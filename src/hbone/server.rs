@@ -114,8 +114,7 @@ impl<T: Transport + 'static> Server<T> {
                     return Poll::Ready(Some(Ok(incoming)));
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    let error = HboneError::Failed(error.to_string());
-                    return Poll::Ready(Some(Err(error)));
+                    return Poll::Ready(self.core.failed(&error).err().map(Err));
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {}
@@ -123,6 +122,7 @@ impl<T: Transport + 'static> Server<T> {
             match self.core.settle(cx) {
                 Next::Again => {}
                 Next::Wait => return Poll::Pending,
+                Next::Ended => return Poll::Ready(None),
                 Next::Dead(error) => return Poll::Ready(Some(Err(error))),
             }
         }

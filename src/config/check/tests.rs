@@ -1,6 +1,7 @@
 //! From texts to a configuration: the reference's corner cases, origins, and what is refused.
 
 mod broken;
+mod docs;
 mod variables;
 
 use std::collections::BTreeMap;
@@ -420,7 +421,7 @@ http2: {streamWindow: 1048576, frameSize: 65536}
 pool: {unusedReleaseTimeout: 1m30s}
 socket: {packetMark: 7, originalSource: required, reusePort: true, keepalive: {time: 1500ms}}
 timeouts: {dial: 3, policyWait: 250ms}
-limits: {connections: 1000, parkedBytes: 1048576}
+limits: {connections: 1000, headers: 64}
 log: {filter: 'info,access=off', format: json}
 ";
 

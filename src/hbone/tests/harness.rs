@@ -150,7 +150,7 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
         .build()
         .unwrap();
     let bounded = async {
-        tokio::time::timeout(Duration::from_secs(120), test)
+        tokio::time::timeout(Duration::from_secs(40), test)
             .await
             .expect("the test hangs");
     };
