@@ -5,5 +5,8 @@ pub mod certs;
 pub mod dump;
 pub mod exposition;
 pub mod http;
+pub mod local_state;
 pub mod logging;
 pub mod readiness;
+mod spelling;
+pub mod watch;

@@ -14,6 +14,8 @@
 mod admission;
 mod capture;
 mod dial;
+#[cfg(feature = "faults")]
+pub mod faults;
 mod inbound;
 mod listener;
 mod local;

@@ -17,6 +17,8 @@ pub mod log_writer;
 pub mod page;
 pub mod series;
 pub mod shard;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use counters::{Counter, DriverInfo, Gauge, Limit, ListenerKind, Role, ShardCounters};
 pub use flow::{Direction, Flow, Party, Refusal};

@@ -4,14 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
 use super::servers::{self, Sources};
-use super::shards::{Seed, ShardEvent, Shards, broadcast, since};
+use super::shards::{Seed, ShardEvent, Shards, broadcast};
 use super::state::State;
 use super::{RunError, signals};
 use crate::config::limits::SHARD_STUCK_AFTER;
@@ -21,7 +22,7 @@ use crate::control::local_state::LocalStateError;
 use crate::control::logging::{Filter, Logging, writer_options};
 use crate::control::readiness::Readiness;
 use crate::dataplane::rt;
-use crate::dataplane::shard::{Message, Plan};
+use crate::dataplane::shard::{Message, Plan, ShardMailbox};
 use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::telemetry::line::LineFormat;
@@ -78,13 +79,9 @@ const FORCE_GRACE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// [`RunError`], whose exit code says what went wrong.
-pub fn run(config: Config, warnings: &[String]) -> Result<(), RunError> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the process's start, for its log lines"
-    )]
+pub fn run(config: Config) -> Result<(), RunError> {
     let started = Instant::now();
-    let filter = Filter::parse(&config.log.filter)
+    let filter = Filter::at_start(Some(&config.log.filter))
         .map_err(|error| StartError::Log(format!("RUST_LOG: {error}")))?;
     let format = match config.log.format {
         LogFormat::Plain => LineFormat::Plain,
@@ -96,9 +93,6 @@ pub fn run(config: Config, warnings: &[String]) -> Result<(), RunError> {
     logging
         .install()
         .map_err(|error| StartError::Log(error.to_string()))?;
-    for warning in warnings {
-        tracing::warn!(target: "corelane::config", "{warning}");
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -110,7 +104,7 @@ pub fn run(config: Config, warnings: &[String]) -> Result<(), RunError> {
         Ok(()) => tracing::info!(target: "corelane::app", "shutdown complete"),
         Err(error) => tracing::error!(target: "corelane::app", "{error}"),
     }
-    log.stop(LOG_FLUSH);
+    let _flushed = log.stop(LOG_FLUSH);
     result
 }
 
@@ -130,8 +124,8 @@ async fn node(
     let readiness = Readiness::new(started);
     let state_task = readiness.task("state manager");
     let proxy_task = readiness.task("proxy");
-    let recorder = recorder::install();
-    let state = State::load(&config)?;
+    let recorder = recorder::install().map_err(|error| StartError::Log(error.to_string()))?;
+    let state = State::load(&config).map_err(StartError::from)?;
     let certificates = Rc::new(Certificates::start(&config, &state.current()).await);
     let endpoints = servers::bind(&config)?;
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
@@ -161,8 +155,15 @@ async fn node(
     );
     state_task.done(now());
     proxy_task.done(now());
-    tracing::info!(target: "corelane::app", elapsed = ?since(started), "node started");
-    let background = background(&config, state, &certificates, &shards, &hub, recorder);
+    tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
+    let background = background(
+        &config,
+        state,
+        &certificates,
+        shards.mailboxes(),
+        &hub,
+        recorder,
+    );
     let mut ended = tokio::select! {
         reason = signals::first(&quit) => {
             tracing::info!(target: "corelane::app", reason, "shutdown requested, draining");
@@ -182,8 +183,8 @@ async fn node(
     ended
 }
 
+/// The runtime's clock.
 fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "start-up is timed for the log")]
     Instant::now()
 }
 
@@ -282,16 +283,15 @@ async fn background(
     config: &Config,
     state: State,
     certificates: &Certificates,
-    shards: &Shards,
+    mailboxes: Vec<ShardMailbox>,
     hub: &Hub,
     recorder: metrics_exporter_prometheus::PrometheusHandle,
 ) {
-    let mailboxes = shards.mailboxes();
     let housekeeping = async {
         let mut every = tokio::time::interval(Duration::from_secs(5));
         loop {
             every.tick().await;
-            hub.housekeep(now());
+            hub.housekeep(now().into_std());
             recorder.run_upkeep();
         }
     };

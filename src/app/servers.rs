@@ -200,7 +200,10 @@ fn sections(
         }),
         Section {
             name: "certificates",
-            source: Box::new(move || Ok(dump::certificates::certificates(&credentials.load()))),
+            source: Box::new(move || {
+                serde_json::to_value(dump::certificates::certificates(&credentials.load()))
+                    .map_err(|error| error.to_string())
+            }),
         },
         Section {
             name: "config",

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -223,15 +223,4 @@ impl Watchdog {
             tokio::time::sleep(SHARD_STUCK_AFTER / 4).await;
         }
     }
-}
-
-/// Time since `start`, for start-up log lines.
-#[must_use]
-pub fn since(start: Instant) -> Duration {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "start-up and shutdown are timed here"
-    )]
-    let now = Instant::now();
-    now.saturating_duration_since(start)
 }

@@ -23,7 +23,7 @@ impl State {
     pub(crate) fn load(config: &Config) -> Result<Self, LocalStateError> {
         let source = config.local_state.as_ref().map(|source| match source {
             LocalStateSource::Path(path) => LocalSource::Path(path.clone()),
-            LocalStateSource::Inline(text) => LocalSource::Inline(Arc::clone(text)),
+            LocalStateSource::Inline(text) => LocalSource::Inline(text.to_string()),
         });
         let loaded = match &source {
             Some(source) => source.load()?,

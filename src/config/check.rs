@@ -258,6 +258,11 @@ fn dns(r: &mut Resolver) {
         };
         r.problem_named(capture.origin, "DNS_CAPTURE", kind);
     }
+    if r.is_given(Key::ClusterDomain) {
+        let origin = r.origin_of(Key::ClusterDomain);
+        let kind = ProblemKind::NoEffect(unbuilt::DNS_UNBUILT);
+        r.warn(origin, Key::ClusterDomain, kind);
+    }
     let Some(address) = r.raw.mesh.metadata.get("DNS_PROXY_ADDR").cloned() else {
         return;
     };

@@ -71,8 +71,6 @@ pub const POOL_TUNNELS_MAX: usize = 4_096;
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 /// Default bytes a stream may have queued for sending: 200 streams that never read hold 12.5 MiB.
 pub const STREAM_SEND_BUFFER_BYTES: usize = 64 * KIB;
-/// Default bytes received and not yet forwarded, over all streams of the node.
-pub const PARKED_BYTES_MAX: usize = 256 * MIB;
 /// Default size of a decoded header list. CONNECT with baggage needs less than 2 KiB.
 pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// Default number of header fields in a request or response.
@@ -109,7 +107,6 @@ const _: () = assert!(HTTP2_FRAME_BYTES >= HTTP2_FRAME_BYTES_MIN);
 const _: () = assert!(HTTP2_FRAME_BYTES <= HTTP2_FRAME_BYTES_MAX);
 const _: () = assert!(POOL_STREAMS_PER_TUNNEL as u32 <= STREAMS_PER_TUNNEL);
 const _: () = assert!(AUTHORITY_BYTES_MAX < HEADER_LIST_BYTES_MAX as usize);
-const _: () = assert!(PARKED_BYTES_MAX >= HTTP2_CONNECTION_WINDOW_BYTES as usize);
 
 // ---- Deadlines ---------------------------------------------------------------------------------
 
@@ -216,8 +213,8 @@ pub const LOG_LIMIT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Longest name of a workload, service or policy.
 pub const RESOURCE_NAME_BYTES_MAX: usize = 2 * KIB;
-/// Default size of a local state document.
-pub const LOCAL_STATE_BYTES_MAX: usize = 64 * MIB;
+/// Size of a local state document: 100,000 workloads take about 60 MB.
+pub const LOCAL_STATE_BYTES_MAX: usize = 256 * MIB;
 /// Size of a configuration file: what people write by hand is far below.
 pub const CONFIG_FILE_BYTES_MAX: usize = MIB;
 /// A certificate chain, key or bundle file.
@@ -264,14 +261,10 @@ pub struct Limits {
     pub control_frames: u32,
     /// Bytes a stream may have queued for sending.
     pub stream_send_buffer_bytes: usize,
-    /// Bytes received and not yet forwarded, over all streams of the node.
-    pub parked_bytes: usize,
     /// Access-log lines a shard may queue.
     pub access_log_lines: usize,
     /// Series per metric family.
     pub metric_series: usize,
-    /// Bytes of a local state document.
-    pub local_state_bytes: usize,
 }
 
 impl Default for Limits {
@@ -289,10 +282,8 @@ impl Default for Limits {
             peer_resets: PEER_RESETS_MAX,
             control_frames: CONTROL_FRAMES_MAX,
             stream_send_buffer_bytes: STREAM_SEND_BUFFER_BYTES,
-            parked_bytes: PARKED_BYTES_MAX,
             access_log_lines: ACCESS_LOG_LINES_MAX,
             metric_series: METRIC_SERIES_MAX,
-            local_state_bytes: LOCAL_STATE_BYTES_MAX,
         }
     }
 }

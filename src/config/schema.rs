@@ -36,7 +36,7 @@ settings! {
     Network "network" ["NETWORK"] "own network";
     NodeName "nodeName" ["NODE_NAME"] "own node; restricts which workloads are local";
     ClusterId "clusterId" ["ISTIO_META_CLUSTER_ID", "CLUSTER_ID"] "own cluster";
-    ClusterDomain "clusterDomain" ["CLUSTER_DOMAIN"] "DNS domain of the cluster";
+    ClusterDomain "clusterDomain" ["CLUSTER_DOMAIN"] "DNS domain of the cluster; only a DNS proxy uses it";
     TrustDomain "trustDomain" ["TRUST_DOMAIN"] "own trust domain, for logs and forwards";
     EnableProxy "enableProxy" ["ENABLE_PROXY"] "run the capturing listeners, HBONE and SOCKS5";
     Ipv6Enabled "ipv6Enabled" ["IPV6_ENABLED"] "use IPv6 where the kernel has it";
@@ -100,10 +100,8 @@ settings! {
     LimitPeerResets "limits.peerResets" [] "resets by the peer in 10 s";
     LimitControlFrames "limits.controlFrames" [] "control frames a peer may send ahead";
     LimitSendBuffer "limits.streamSendBufferBytes" [] "bytes a stream may have queued for sending";
-    LimitParked "limits.parkedBytes" [] "bytes received and not yet forwarded, over all streams";
     LimitAccessLog "limits.accessLogLines" [] "access-log lines a shard may queue";
     LimitSeries "limits.metricSeries" [] "series per metric family";
-    LimitLocalState "limits.localStateBytes" [] "bytes of a local state document";
     LocalhostAppTunnel "localhostAppTunnel" ["LOCALHOST_APP_TUNNEL"] "dial application tunnels with PROXY protocol on loopback";
     ResponseBaggage "responseBaggage" ["ENABLE_RESPONSE_BAGGAGE"] "send baggage in responses and use that of requests";
     AuthzInfoLogging "authzInfoLogging" ["AUTHZ_POLICY_INFO_LOGGING"] "log policy decisions at info";

@@ -105,6 +105,7 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
         Ok(up) => up,
         Err(error) => return refuse(&error),
     };
+    log_tunnel("inbound", client, &peer);
     counters.tunnels_server_opened.add(1);
     counters.tunnels_server_open.add(1);
     let tunnel = Rc::new(Tunnel {
@@ -115,6 +116,21 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
     });
     streams(shard, &tunnel, server, &handle, life).await;
     counters.tunnels_server_open.add(-1);
+}
+
+/// Says who is at the other end of a new tunnel, and how it is protected.
+pub(crate) fn log_tunnel(direction: &'static str, address: SocketAddr, peer: &Peer) {
+    let identity = peer.identity.as_ref().map(tracing::field::display);
+    let Peer {
+        version,
+        group,
+        cipher,
+        ..
+    } = peer;
+    tracing::debug!(
+        target: "corelane::tunnel", direction, %address, identity, version, group, cipher,
+        "tunnel open"
+    );
 }
 
 /// Starts a task for each stream until the tunnel ends.
@@ -210,7 +226,10 @@ async fn stream(
             Ok(permit) => permit,
             Err(denied) => {
                 respond.refuse(401);
-                return CloseReason::Denied(denied.to_string());
+                if let Some(policy) = denied.policy() {
+                    flow.set_policy(Arc::clone(policy));
+                }
+                return CloseReason::from(denied);
             }
         };
         serve_permitted(
@@ -285,6 +304,8 @@ async fn serve_permitted(
         server.reset_on_close();
         return CloseReason::Dial(error.to_string());
     }
+    #[cfg(feature = "faults")]
+    super::faults::trip(target.address.port());
     relay::run(
         Side::Accepted(stream),
         Side::Tcp(server),

@@ -97,6 +97,8 @@ pub(crate) struct Open {
     client: Rc<Socket>,
     server: Side,
     flow: OpenFlow,
+    #[cfg(feature = "faults")]
+    port: u16,
 }
 
 impl Open {
@@ -106,7 +108,11 @@ impl Open {
             client,
             server,
             flow,
+            #[cfg(feature = "faults")]
+            port,
         } = self;
+        #[cfg(feature = "faults")]
+        super::faults::trip(port);
         let permit = Permit::outbound();
         let reason = relay::run(Side::Tcp(client), server, permit, &flow, &never()).await;
         flow.finish(&reason, rt::now());
@@ -201,6 +207,11 @@ async fn dial_route(
                 client: Rc::clone(&captured.socket),
                 server,
                 flow,
+                #[cfg(feature = "faults")]
+                port: match &captured.target {
+                    Target::Address(to) => to.port(),
+                    Target::Hostname(_, port) => *port,
+                },
             })
         }
         Err(reason) => {

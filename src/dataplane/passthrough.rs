@@ -78,7 +78,12 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
     let registration = shard.table.register(facts);
     let close = registration.entry().close.clone();
     let reason = match permitted(shard, &registration.entry().facts).await {
-        Err(denied) => Err(CloseReason::Denied(denied.to_string())),
+        Err(denied) => {
+            if let Some(policy) = denied.policy() {
+                flow.set_policy(Arc::clone(policy));
+            }
+            Err(CloseReason::from(denied))
+        }
         Ok(permit) => {
             let source = inbound::dial_source(transparent, client.ip(), to.ip());
             match dial::tcp(shard, to, source, &shard.connection_options()).await {

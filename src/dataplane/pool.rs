@@ -24,7 +24,7 @@ use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::sys::socket::Source;
 use crate::telemetry::counters::{Limit, Role};
-use crate::tls::{self, Peer};
+use crate::tls;
 
 /// What makes two tunnels interchangeable. All parts must be equal; a tunnel is never shared on a
 /// hash alone.
@@ -55,7 +55,6 @@ struct Slot {
 #[derive(Debug)]
 struct Tunnel {
     opener: Opener,
-    peer: Peer,
     leases: Cell<usize>,
     unused_since: Cell<Instant>,
     retired: Cell<bool>,
@@ -80,11 +79,6 @@ impl Lease {
         Self {
             tunnel: Rc::clone(tunnel),
         }
-    }
-
-    /// What the tunnel's handshake proved of the peer.
-    pub(crate) fn peer(&self) -> &Peer {
-        &self.tunnel.peer
     }
 }
 
@@ -262,9 +256,9 @@ async fn establish(shard: &Rc<Shard>, key: &Key, slot: &Rc<Slot>) -> Result<(), 
         Err(error) => return Err(CloseReason::Http2(error.to_string())),
     };
     let life = super::shard::TunnelLife::new(credentials.not_after(), peer.not_after);
+    super::inbound::log_tunnel("outbound", key.next_hop, &peer);
     let tunnel = Rc::new(Tunnel {
         opener,
-        peer,
         leases: Cell::new(0),
         unused_since: Cell::new(rt::now()),
         retired: Cell::new(false),

@@ -32,7 +32,7 @@ use crate::snapshot::exchange::{Reader, Subscription};
 use crate::sys::socket::{ConnectionOptions, Keepalive};
 use crate::telemetry::ShardTelemetry;
 use crate::telemetry::counters::DriverInfo;
-use crate::telemetry::flow::{Direction, Refusal};
+use crate::telemetry::flow::Direction;
 use crate::tls::credentials::{CredentialStore, Credentials};
 
 /// What the control thread tells a shard.
@@ -334,8 +334,7 @@ impl Shard {
         to: Option<SocketAddr>,
         error: &dyn std::fmt::Display,
     ) {
-        self.telemetry
-            .refused(direction, client, to, error, Refusal::default());
+        self.telemetry.refused(direction, client, to, error);
     }
 
     /// Key of the workload that listens on `addr`.

@@ -62,11 +62,6 @@ impl Table {
             .collect();
         (slice, rest.next().map(|(number, _)| *number))
     }
-
-    /// Open entries.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.borrow().len()
-    }
 }
 
 impl Registration {

@@ -65,6 +65,17 @@ impl fmt::Display for Denied {
     }
 }
 
+impl Denied {
+    /// The policy that refused, where it is one.
+    #[must_use]
+    pub const fn policy(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Explicit { policy } | Self::PolicyUnknown { policy } => Some(policy),
+            Self::NoneAllowed => None,
+        }
+    }
+}
+
 impl From<Denied> for CloseReason {
     fn from(denied: Denied) -> Self {
         Self::Denied(denied.to_string())

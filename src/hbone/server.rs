@@ -15,8 +15,9 @@ use super::connect::{
 };
 use super::guard::Role;
 use super::io::Io;
+use super::parking::{RecvCell, register};
 use super::settings::{Event, LimitKind, Settings};
-use super::stream::{RecvCell, Stream, StreamError, explain, register};
+use super::stream::{Stream, StreamError, explain};
 use super::tunnel::{Core, DATA_FRAME_BUDGET, InFlight, Next, Order, Shared};
 use crate::model::baggage::Baggage;
 use crate::transport::Transport;
@@ -114,8 +115,7 @@ impl<T: Transport + 'static> Server<T> {
                     return Poll::Ready(Some(Ok(incoming)));
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    let error = HboneError::Failed(error.to_string());
-                    return Poll::Ready(Some(Err(error)));
+                    return Poll::Ready(self.core.failed(&error).err().map(Err));
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {}
@@ -123,6 +123,7 @@ impl<T: Transport + 'static> Server<T> {
             match self.core.settle(cx) {
                 Next::Again => {}
                 Next::Wait => return Poll::Pending,
+                Next::Ended => return Poll::Ready(None),
                 Next::Dead(error) => return Poll::Ready(Some(Err(error))),
             }
         }

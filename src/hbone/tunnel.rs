@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -12,8 +13,8 @@ use super::HboneError;
 use super::guard::{Guard, Role};
 use super::io::{Io, Wire};
 use super::keepalive::{Deadline, Keepalive};
+use super::parking::RecvCell;
 use super::settings::{LimitKind, Settings, Sleep};
-use super::stream::RecvCell;
 use crate::transport::Transport;
 
 /// `h2` charges each waiting DATA frame below 256 bytes to a budget of the whole connection, and some
@@ -127,6 +128,8 @@ pub(super) enum Next {
     Again,
     /// A waker is registered.
     Wait,
+    /// The tunnel has ended in order.
+    Ended,
     /// End the tunnel.
     Dead(HboneError),
 }
@@ -141,6 +144,7 @@ pub(super) struct Core<T> {
     header_block: Deadline,
     yielding: Option<Sleep>,
     window: u32,
+    drain_noticed: bool,
 }
 
 impl<T: Transport> Core<T> {
@@ -159,6 +163,7 @@ impl<T: Transport> Core<T> {
             header_block: Deadline::default(),
             yielding: None,
             window: settings.connection_window,
+            drain_noticed: false,
         };
         (core, io)
     }
@@ -270,12 +275,23 @@ impl<T: Transport> Core<T> {
 
     /// After a turn in which `h2` had nothing more to do.
     pub(super) fn settle(&mut self, cx: &mut Context<'_>) -> Next {
+        // A header block may have begun in this turn: its clock starts now.
+        if let Some(limit) = self.missed_deadline(cx) {
+            return Next::Dead(HboneError::Limit(limit));
+        }
         let guard = &self.shared.guard;
         if let Some(limit) = guard.verdict() {
             return Next::Dead(HboneError::Limit(limit));
         }
         if let Poll::Ready(Err(error)) = self.wire.poll_flush(cx) {
-            return Next::Dead(HboneError::Failed(error.to_string()));
+            return match self.io_failed(&error) {
+                Ok(()) => Next::Ended,
+                Err(error) => Next::Dead(error),
+            };
+        }
+        if guard.wants_drain() && !self.drain_noticed {
+            self.drain_noticed = true;
+            return Next::Again;
         }
         let small_full = guard.small_full();
         if small_full {
@@ -297,6 +313,33 @@ impl<T: Transport> Core<T> {
             return Next::Again;
         }
         if small_full { Next::Again } else { Next::Wait }
+    }
+
+    /// What an error of `h2` means for the tunnel.
+    pub(super) fn failed(&self, error: &h2::Error) -> Result<(), HboneError> {
+        if let Some(limit) = self.shared.guard.verdict() {
+            return Err(HboneError::Limit(limit));
+        }
+        match error.get_io() {
+            Some(io) => self.io_failed(io),
+            None => Err(HboneError::Failed(error.to_string())),
+        }
+    }
+
+    /// A peer may cut a tunnel that carries nothing: many do so as soon as they have read our GOAWAY.
+    fn io_failed(&self, error: &io::Error) -> Result<(), HboneError> {
+        let cut = matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::UnexpectedEof
+        );
+        if cut && self.shared.in_flight() == 0 {
+            Ok(())
+        } else {
+            Err(HboneError::Failed(error.to_string()))
+        }
     }
 
     /// Records the end: streams that fail from now on learn this reason. Ending in order is no failure,

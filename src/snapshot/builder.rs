@@ -22,6 +22,18 @@ pub struct Builder {
     current: Snapshot,
 }
 
+impl Change {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.workloads.is_empty()
+            && self.services.is_empty()
+            && self.policies.is_empty()
+            && self.removed_addresses.is_empty()
+            && self.removed_policies.is_empty()
+    }
+}
+
 /// One push: updates first, then removals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
@@ -108,9 +120,12 @@ impl Builder {
         }
         let concerns = |w: &Workload| index.is_local(w);
         // A workload that is new may be one that left while its connections stayed open.
-        let verdicts_may_change = old.as_deref().map_or(concerns(&workload), |old| {
-            (concerns(old) || concerns(&workload)) && judged_differently(old, &workload)
-        });
+        let verdicts_may_change = match &old {
+            None => concerns(&workload),
+            Some(old) => {
+                (concerns(old) || concerns(&workload)) && judged_differently(old, &workload)
+            }
+        };
         index.put(Arc::new(workload));
         verdicts_may_change
     }

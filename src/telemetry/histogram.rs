@@ -178,7 +178,8 @@ mod tests {
         let mut oracle = hdrhistogram::Histogram::<u64>::new_with_bounds(1, 1 << 37, 3).unwrap();
         for _ in 0..20_000 {
             // Spread over all magnitudes, as latencies are.
-            let ns = random.u64(1..1 << random.u32(1..37));
+            let magnitude = random.u32(1..37);
+            let ns = random.u64(1..1 << magnitude);
             ours.record(Duration::from_nanos(ns));
             oracle.record(ns).unwrap();
         }

@@ -88,7 +88,7 @@ impl Series {
     fn hold(&self) -> bool {
         self.holders
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |holders| {
-                (holders != ENDED).then_some(holders + 1)
+                (holders != ENDED).then(|| holders + 1)
             })
             .is_ok()
     }

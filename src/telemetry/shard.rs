@@ -1,6 +1,6 @@
 //! The shard's end of telemetry: what the data plane calls.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -91,7 +91,7 @@ impl ShardTelemetry {
                 flow,
                 end: None,
             })),
-            policy: None,
+            policy: OnceCell::new(),
             to_server: Cell::new(0),
             to_client: Cell::new(0),
             started,
@@ -149,7 +149,7 @@ pub struct OpenFlow {
     series: Arc<Series>,
     /// Taken when the connection is finished.
     record: Option<Box<FlowRecord>>,
-    policy: Option<Arc<str>>,
+    policy: OnceCell<Arc<str>>,
     to_server: Cell<u64>,
     to_client: Cell<u64>,
     started: Instant,
@@ -183,8 +183,9 @@ impl OpenFlow {
     }
 
     /// Names the policy (`namespace/name`) that refused the connection, for its log line.
-    pub fn set_policy(&mut self, policy: Arc<str>) {
-        self.policy = Some(policy);
+    pub fn set_policy(&self, policy: Arc<str>) {
+        // The first rule that refused is the reason.
+        let _ = self.policy.set(policy);
     }
 
     /// Counts and logs the end of the connection.

@@ -234,22 +234,12 @@ pub(super) fn limits(r: &mut Resolver) -> Limits {
             d.stream_send_buffer_bytes,
             &Integer(16_384..=16_777_216),
         ),
-        parked_bytes: r.get(
-            Key::LimitParked,
-            d.parked_bytes,
-            &Integer(1_048_576..=1_099_511_627_776),
-        ),
         access_log_lines: r.get(
             Key::LimitAccessLog,
             d.access_log_lines,
             &Integer(16..=1_048_576),
         ),
         metric_series: r.get(Key::LimitSeries, d.metric_series, &Integer(10..=1_000_000)),
-        local_state_bytes: r.get(
-            Key::LimitLocalState,
-            d.local_state_bytes,
-            &Integer(1_024..=1_073_741_824),
-        ),
     }
 }
 

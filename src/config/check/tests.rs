@@ -1,6 +1,7 @@
 //! From texts to a configuration: the reference's corner cases, origins, and what is refused.
 
 mod broken;
+mod docs;
 mod variables;
 
 use std::collections::BTreeMap;
@@ -420,7 +421,7 @@ http2: {streamWindow: 1048576, frameSize: 65536}
 pool: {unusedReleaseTimeout: 1m30s}
 socket: {packetMark: 7, originalSource: required, reusePort: true, keepalive: {time: 1500ms}}
 timeouts: {dial: 3, policyWait: 250ms}
-limits: {connections: 1000, parkedBytes: 1048576}
+limits: {connections: 1000, headers: 64}
 log: {filter: 'info,access=off', format: json}
 ";
 
@@ -650,4 +651,44 @@ fn a_limit_left_to_us_follows_the_descriptor_limit() {
         (10_000, 5_000)
     );
     assert_eq!(limits.connections_max(0), 1);
+}
+
+#[test]
+fn the_first_key_known_to_either_decides_what_a_document_is() {
+    use crate::config::raw::is_local_state;
+    for text in [
+        "workloads: []",
+        "{services: []}",
+        "x: 1\npolicies:\n- !Exact a\n",
+    ] {
+        assert!(is_local_state(text), "{text}");
+    }
+    for text in [
+        "mode: node\nworkloads: []",
+        "http2: {a: 1}\nservices: []",
+        "forwards: []",
+        "",
+        "a",
+    ] {
+        assert!(!is_local_state(text), "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_too_long_or_not_text_is_not_read() {
+    use crate::config::raw::read_bounded;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.yaml");
+    std::fs::write(&path, "network: a").unwrap();
+    assert_eq!(read_bounded(&path, 10).unwrap(), "network: a");
+    assert_eq!(
+        read_bounded(&path, 9).unwrap_err().kind(),
+        io::ErrorKind::InvalidData
+    );
+    std::fs::write(&path, [0xff, 0xfe]).unwrap();
+    assert_eq!(
+        read_bounded(&path, 10).unwrap_err().kind(),
+        io::ErrorKind::InvalidData
+    );
+    assert!(read_bounded(dir.path(), 10).is_err());
 }

@@ -150,7 +150,7 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
         .build()
         .unwrap();
     let bounded = async {
-        tokio::time::timeout(Duration::from_secs(120), test)
+        tokio::time::timeout(Duration::from_secs(40), test)
             .await
             .expect("the test hangs");
     };
@@ -240,7 +240,9 @@ pub(crate) async fn raw_server(
     world: &World,
 ) -> (Peer, Opener, JoinHandle<Result<(), HboneError>>) {
     let (near, far) = tokio::io::duplex(1 << 20);
-    let (opener, driver) = client::handshake(Pipe(near), &world.settings).await.unwrap();
+    let (opener, driver) = client::handshake(Pipe(near), &world.settings)
+        .await
+        .unwrap();
     let mut peer = Peer(far);
     let mut preface = [0; PREFACE.len()];
     peer.0.read_exact(&mut preface).await.unwrap();
@@ -260,6 +262,13 @@ pub(crate) async fn tunnel(
     );
     let ((opener, driver), (server, drain)) = (client.unwrap(), server.unwrap());
     (opener, driver, server, drain)
+}
+
+/// Bytes that differ by place and by seed.
+pub(crate) fn pattern(length: usize, seed: usize) -> Bytes {
+    (0..length)
+        .map(|at| u8::try_from((at * 31 + seed * 7 + at / 251) % 256).unwrap())
+        .collect()
 }
 
 /// A request like a node sends it.
