@@ -1,1 +1,35 @@
-//! dataplane
+//! The stages of a connection, in order: accept, capture, authorize, route, dial, relay.
+//!
+//! | stage | module | consumes → makes |
+//! |---|---|---|
+//! | accept | [`listener`] | descriptor → `Accepted` |
+//! | capture | [`capture`] | `Accepted` → `Captured` |
+//! | authorize, route | `crate::decision` | facts → `Permit`, `Route` |
+//! | dial | [`dial`], [`pool`] | `Route` → open server side |
+//! | relay | [`relay`] | both sides and the `Permit` → `Relayed` |
+//!
+//! Everything here runs on a shard, a thread of its own that shares nothing: `Rc` and `Cell` only.
+//! Deliberately absent: HTTP beyond CONNECT, retries of application requests, any lock.
+
+mod admission;
+mod capture;
+mod dial;
+#[cfg(feature = "faults")]
+pub mod faults;
+mod inbound;
+mod listener;
+mod local;
+mod notes;
+mod outbound;
+mod passthrough;
+mod pool;
+mod proxy_protocol;
+mod recheck;
+mod relay;
+pub mod rt;
+pub mod shard;
+mod socks;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tunnel_settings;

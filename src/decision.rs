@@ -2,6 +2,9 @@
 
 pub mod authorize;
 pub mod balance;
+pub mod explain;
+#[cfg(test)]
+mod fixture;
 pub mod inbound;
 pub mod route;
 

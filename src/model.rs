@@ -4,9 +4,11 @@
 //! runtime, a socket, a clock or a random source.
 
 pub mod addr;
+pub mod baggage;
 pub mod close;
 pub mod gateway;
 pub mod identity;
 pub mod policy;
 pub mod service;
+pub mod trace;
 pub mod workload;

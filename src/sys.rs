@@ -1,1 +1,8 @@
-//! sys
+//! System calls that no safe interface covers, and the only place where `unsafe` may stand.
+//!
+//! Imports nothing from this crate. Everything here is non-blocking.
+
+pub mod affinity;
+pub mod event;
+pub mod fds;
+pub mod socket;

@@ -1,1 +1,55 @@
-//! tls
+//! Mutual TLS between workloads; types of the TLS library stop here.
+//!
+//! [`credentials`] turns PEM material into one immutable value per identity, [`verify`] turns a
+//! peer's chain into a proven identity, [`handshake`] runs both sides of a handshake over any
+//! [`Transport`](crate::transport::Transport) and [`stream`] carries the records afterwards.
+//!
+//! Deliberately absent: session resumption, tickets and 0-RTT (each would skip verifying the peer
+//! again), server names, and any process-wide default provider.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::model::identity::Identity;
+
+pub mod certificate;
+pub mod credentials;
+pub mod dev_pki;
+pub mod error;
+pub mod handshake;
+pub mod pem;
+mod provider;
+mod session;
+pub mod stream;
+#[cfg(test)]
+mod testing;
+pub mod verify;
+
+pub use credentials::{CredentialState, CredentialStore, Credentials, IdentityError};
+pub use error::{HandshakeError, TlsError};
+pub use stream::TlsStream;
+
+/// What an operator may change about TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// Accept and offer TLS 1.2 besides 1.3. Without effect together with `pqc_only`, whose group
+    /// exists in TLS 1.3 alone.
+    pub tls12: bool,
+    /// Offer and accept the group X25519MLKEM768 only.
+    pub pqc_only: bool,
+}
+
+/// What a handshake proved about the other side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Identity in the peer's leaf.
+    pub identity: Option<Arc<Identity>>,
+    /// End of validity of the peer's leaf.
+    pub not_after: SystemTime,
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub version: &'static str,
+    /// Key exchange group by its IANA name, such as `X25519MLKEM768`.
+    pub group: &'static str,
+    /// Cipher suite by its IANA name, such as `TLS_AES_256_GCM_SHA384`.
+    pub cipher: &'static str,
+}

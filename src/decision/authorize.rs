@@ -1,11 +1,15 @@
 //! Facts and policies → Permit or Denied (spec: authorization.md).
 
+pub(super) mod matching;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use self::matching::{PrincipalText, Subject};
+use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
-use crate::model::policy::Policy;
+use crate::model::policy::{Policy, PolicyAction, PolicyScope};
 use crate::model::workload::Workload;
 use crate::snapshot::Snapshot;
 
@@ -24,8 +28,9 @@ pub struct ConnectionFacts {
     pub destination: Arc<Workload>,
 }
 
-/// Proof of authorization. Only [`authorize`] makes one.
+/// Proof of authorization. On the inbound side only [`authorize`] makes one.
 #[derive(Debug)]
+#[must_use]
 pub struct Permit(());
 
 /// Why a connection was refused.
@@ -60,6 +65,23 @@ impl fmt::Display for Denied {
     }
 }
 
+impl Denied {
+    /// The policy that refused, where it is one.
+    #[must_use]
+    pub const fn policy(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Explicit { policy } | Self::PolicyUnknown { policy } => Some(policy),
+            Self::NoneAllowed => None,
+        }
+    }
+}
+
+impl From<Denied> for CloseReason {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied.to_string())
+    }
+}
+
 /// One line of what the evaluation saw, for logs and counters (authorization 4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
@@ -78,8 +100,171 @@ pub struct Decision {
     pub notes: Vec<Note>,
 }
 
-/// Decides on one connection. SKELETON.
+/// Decides on one connection (authorization 3 and 4).
+///
+/// A matching deny always wins and is named. Short of that, a workload that lists a policy which
+/// is not known is refused: whatever that policy says might change the verdict.
 #[must_use]
-pub fn authorize(_facts: &ConnectionFacts, _snapshot: &Snapshot) -> Decision {
-    unimplemented!()
+pub fn authorize(facts: &ConnectionFacts, snapshot: &Snapshot) -> Decision {
+    let principal = PrincipalText::new(facts.identity.as_deref());
+    let subject = Subject::new(facts, &principal);
+    let workload = &facts.destination;
+    decide(
+        || applying(workload, snapshot),
+        || first_unknown(workload, snapshot),
+        &subject,
+    )
 }
+
+/// Policies that apply to `workload`, each once: those of its namespace, the global ones, and the
+/// ones it lists, whatever their scope.
+pub(super) fn applying<'a>(
+    workload: &'a Workload,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<Item = &'a Arc<Policy>> {
+    let listed = workload
+        .authorization_policies
+        .iter()
+        .filter_map(|key| snapshot.policy(key))
+        .filter(|policy| !applies_by_scope(policy, workload));
+    snapshot
+        .namespace_policies(&workload.namespace)
+        .chain(snapshot.global_policies())
+        .chain(listed)
+}
+
+fn applies_by_scope(policy: &Policy, workload: &Workload) -> bool {
+    match policy.scope {
+        PolicyScope::Global => true,
+        PolicyScope::Namespace => policy.namespace == workload.namespace,
+        PolicyScope::WorkloadSelector => false,
+    }
+}
+
+/// First key the workload lists that names no known policy.
+fn first_unknown(workload: &Workload, snapshot: &Snapshot) -> Option<Arc<str>> {
+    workload
+        .authorization_policies
+        .iter()
+        .find(|key| snapshot.policy(key).is_none())
+        .cloned()
+}
+
+/// Evaluates in the order deny, unknown, allow. `policies` is walked once, and a second time only
+/// when an allow policy was met on the way.
+fn decide<'a, P>(
+    policies: impl Fn() -> P,
+    unknown: impl FnOnce() -> Option<Arc<str>>,
+    subject: &Subject<'_>,
+) -> Decision
+where
+    P: Iterator<Item = &'a Arc<Policy>>,
+{
+    let mut notes = Vec::new();
+    let mut denied_by = None;
+    let mut allows = Allows::default();
+    for policy in policies() {
+        match (policy.action, policy.dry_run) {
+            (PolicyAction::Deny, true) => {
+                if matching::policy_matches(policy, subject) {
+                    notes.push(Note::of("dry-run: deny policy match", policy));
+                }
+            }
+            (PolicyAction::Deny, false) => {
+                if denied_by.is_none() && matching::policy_matches(policy, subject) {
+                    denied_by = Some(policy);
+                }
+            }
+            (PolicyAction::Allow, true) => allows.dry_run = true,
+            (PolicyAction::Allow, false) => allows.enforced = true,
+        }
+    }
+    let verdict = if let Some(policy) = denied_by {
+        notes.push(Note::of("deny policy match", policy));
+        Err(Denied::Explicit {
+            policy: policy.key().into(),
+        })
+    } else if let Some(policy) = unknown() {
+        Err(Denied::PolicyUnknown { policy })
+    } else {
+        evaluate_allows(policies(), allows, subject, &mut notes)
+    };
+    Decision { verdict, notes }
+}
+
+/// Which kinds of allow policy apply.
+#[derive(Clone, Copy, Default)]
+struct Allows {
+    enforced: bool,
+    dry_run: bool,
+}
+
+fn evaluate_allows<'a>(
+    policies: impl Iterator<Item = &'a Arc<Policy>>,
+    allows: Allows,
+    subject: &Subject<'_>,
+    notes: &mut Vec<Note>,
+) -> Result<Permit, Denied> {
+    let mut allowed_by = None;
+    if allows.enforced || allows.dry_run {
+        let before = notes.len();
+        for policy in policies.filter(|policy| policy.action == PolicyAction::Allow) {
+            if policy.dry_run {
+                if matching::policy_matches(policy, subject) {
+                    notes.push(Note::of("dry-run: allow policy match", policy));
+                }
+            } else if allowed_by.is_none() && matching::policy_matches(policy, subject) {
+                allowed_by = Some(policy);
+            }
+        }
+        if !allows.enforced && notes.len() == before {
+            notes.push(Note::plain("dry-run: no allow policies match"));
+        }
+    }
+    if !allows.enforced {
+        notes.push(Note::plain("no allow policies, allow"));
+        return Ok(Permit(()));
+    }
+    match allowed_by {
+        Some(policy) => {
+            notes.push(Note::of("allow policy match", policy));
+            Ok(Permit(()))
+        }
+        None => {
+            notes.push(Note::plain("no allow policies matched"));
+            Err(Denied::NoneAllowed)
+        }
+    }
+}
+
+impl Note {
+    fn of(text: &'static str, policy: &Arc<Policy>) -> Self {
+        Self {
+            text,
+            policy: Some(Arc::clone(policy)),
+        }
+    }
+
+    const fn plain(text: &'static str) -> Self {
+        Self { text, policy: None }
+    }
+}
+
+impl Permit {
+    /// The permit of a connection that leaves a local workload. Policies protect destinations, so
+    /// the far side decides (authorization 5); never for anything that arrives.
+    pub const fn outbound() -> Self {
+        Self(())
+    }
+}
+
+#[cfg(test)]
+impl Permit {
+    /// A permit without a decision, for tests of stages that spend one.
+    pub const fn unearned_for_test() -> Self {
+        Self(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -136,6 +136,44 @@ impl FromStr for NamespacedHostname {
     }
 }
 
+/// CONNECT target.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Authority {
+    /// `ip:port`, IPv6 in brackets.
+    Address(SocketAddr),
+    /// `hostname:port`.
+    Hostname(Arc<str>, u16),
+}
+
+impl Authority {
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Address(address) => address.port(),
+            Self::Hostname(_, port) => *port,
+        }
+    }
+
+    /// The address, unless it is a name.
+    #[must_use]
+    pub const fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address.ip()),
+            Self::Hostname(..) => None,
+        }
+    }
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Hostname(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
 /// Why an address text was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressTextError {

@@ -22,6 +22,18 @@ pub struct Builder {
     current: Snapshot,
 }
 
+impl Change {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.workloads.is_empty()
+            && self.services.is_empty()
+            && self.policies.is_empty()
+            && self.removed_addresses.is_empty()
+            && self.removed_policies.is_empty()
+    }
+}
+
 /// One push: updates first, then removals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {

@@ -1,0 +1,155 @@
+//! Binds every listener of the data plane once for each shard, before anything is served.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::config::limits::LISTEN_BACKLOG;
+use crate::config::{Config, OriginalSource};
+use crate::dataplane::shard::{ListenerRole, PlannedListener};
+use crate::sys::socket::{ListenOptions, listen, local_addr};
+
+/// Why a listener could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// bind(2) or listen(2) failed.
+    #[error("failed to bind to address {addr} ({what}): {source}{hint}")]
+    Bind {
+        /// Address.
+        addr: SocketAddr,
+        /// What the listener is for.
+        what: &'static str,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// IP_TRANSPARENT is required but not permitted.
+    #[error(
+        "failed to bind to address {addr} ({what}): ENABLE_ORIG_SRC=true needs IP_TRANSPARENT; \
+         grant CAP_NET_RAW or CAP_NET_ADMIN"
+    )]
+    Transparent {
+        /// Address.
+        addr: SocketAddr,
+        /// What the listener is for.
+        what: &'static str,
+    },
+}
+
+/// The listeners of each shard, in the order of the shards.
+///
+/// # Errors
+/// The first listener that cannot be bound; all others are closed again.
+pub fn bind_all(config: &Config) -> Result<Vec<Vec<PlannedListener>>, BindError> {
+    let mut shards: Vec<Vec<PlannedListener>> =
+        (0..config.shards.count).map(|_| Vec::new()).collect();
+    for (addr, role) in wanted(config) {
+        let mut addr = addr;
+        for (index, listeners) in shards.iter_mut().enumerate() {
+            let planned = bind(config, addr, role.clone(), index == 0)?;
+            // Port 0: the first shard's socket chooses, the others share its port.
+            addr = planned.addr;
+            listeners.push(planned);
+        }
+    }
+    Ok(shards)
+}
+
+/// Name of a listener in logs (spec: telemetry 3.6).
+#[must_use]
+pub const fn component(role: &ListenerRole) -> &'static str {
+    match role {
+        ListenerRole::Outbound => "outbound",
+        ListenerRole::InboundPlaintext => "inbound plaintext",
+        ListenerRole::Inbound => "inbound",
+        ListenerRole::Socks5 => "socks5",
+        ListenerRole::Forward(..) => "forward",
+    }
+}
+
+fn wanted(config: &Config) -> Vec<(SocketAddr, ListenerRole)> {
+    let listeners = &config.listeners;
+    let mut wanted = Vec::new();
+    if config.enable_proxy {
+        wanted.extend(listeners.inbound.map(|addr| (addr, ListenerRole::Inbound)));
+        let plaintext = listeners.inbound_plaintext;
+        wanted.extend(plaintext.map(|addr| (addr, ListenerRole::InboundPlaintext)));
+        wanted.extend(
+            listeners
+                .outbound
+                .map(|addr| (addr, ListenerRole::Outbound)),
+        );
+        wanted.extend(listeners.socks5.map(|addr| (addr, ListenerRole::Socks5)));
+    }
+    wanted.extend(listeners.forwards.iter().map(|forward| {
+        let role = ListenerRole::Forward(forward.to.clone(), forward.as_workload.clone());
+        (forward.listen, role)
+    }));
+    wanted
+}
+
+fn bind(
+    config: &Config,
+    addr: SocketAddr,
+    role: ListenerRole,
+    first: bool,
+) -> Result<PlannedListener, BindError> {
+    let what = component(&role);
+    let source_matters = !matches!(role, ListenerRole::Forward(..));
+    let original_source = config.socket.original_source;
+    if first && !config.socket.reuse_port {
+        probe(addr, what)?;
+    }
+    let options = ListenOptions {
+        reuse_port: config.shards.count > 1 || config.socket.reuse_port,
+        mark: config.socket.packet_mark,
+        transparent: source_matters && original_source != OriginalSource::Never,
+        backlog: LISTEN_BACKLOG,
+    };
+    let (fd, transparent) = listen(addr, &options).map_err(|source| failed(addr, what, source))?;
+    if source_matters && original_source == OriginalSource::Required && !transparent {
+        return Err(BindError::Transparent { addr, what });
+    }
+    let addr =
+        local_addr(std::os::fd::AsFd::as_fd(&fd)).map_err(|source| failed(addr, what, source))?;
+    Ok(PlannedListener {
+        fd,
+        addr,
+        role,
+        transparent,
+    })
+}
+
+/// SO_REUSEPORT would share a port silently with another process of this user: ask first.
+fn probe(addr: SocketAddr, what: &'static str) -> Result<(), BindError> {
+    let options = ListenOptions {
+        backlog: 1,
+        ..ListenOptions::default()
+    };
+    match listen(addr, &options) {
+        Ok(_closed_again) => Ok(()),
+        Err(source) => Err(failed(addr, what, source)),
+    }
+}
+
+fn failed(addr: SocketAddr, what: &'static str, source: io::Error) -> BindError {
+    let hint = match source.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            "; another process holds it (`ss -ltnp` shows which): stop it or configure another \
+             address"
+        }
+        Some(libc::EADDRNOTAVAIL) => "; this host does not have that address",
+        Some(libc::EACCES | libc::EPERM) => {
+            "; the port or the packet mark needs privileges (CAP_NET_BIND_SERVICE, CAP_NET_RAW)"
+        }
+        Some(libc::EAFNOSUPPORT) => "; the kernel lacks that family: set IPV6_ENABLED=false",
+        _ => "",
+    };
+    BindError::Bind {
+        addr,
+        what,
+        source,
+        hint,
+    }
+}

@@ -1,0 +1,358 @@
+//! Start-up order, the main loop, and the orderly stop (spec: lifecycle.md 2 and 4).
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::bind::{BindError, bind_all, component};
+use super::credentials::Certificates;
+use super::servers::{self, Sources};
+use super::shards::{Seed, ShardEvent, Shards, broadcast};
+use super::state::State;
+use super::{RunError, signals};
+use crate::config::limits::SHARD_STUCK_AFTER;
+use crate::config::{Config, LogFormat};
+use crate::control::exposition::recorder;
+use crate::control::local_state::LocalStateError;
+use crate::control::logging::{Filter, Logging, writer_options};
+use crate::control::readiness::Readiness;
+use crate::dataplane::rt;
+use crate::dataplane::shard::{Message, Plan, ShardMailbox};
+use crate::snapshot::Snapshot;
+use crate::sys;
+use crate::telemetry::line::LineFormat;
+use crate::telemetry::{Hub, HubOptions, LogWriter};
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log could not be started.
+    #[error("cannot start the log: {0}")]
+    Log(String),
+    /// A thread, eventfd or runtime could not be made.
+    #[error("cannot start {what}: {source}")]
+    Resource {
+        /// What was to be made.
+        what: &'static str,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The local state is unusable.
+    #[error(transparent)]
+    State(#[from] LocalStateError),
+    /// A data-plane listener could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// An endpoint for operators could not be bound.
+    #[error("failed to bind to address {addr} ({what}): {source}")]
+    Endpoint {
+        /// Which one.
+        what: &'static str,
+        /// Its address.
+        addr: SocketAddr,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
+    /// A shard's driver could not be built.
+    #[error("shard {index} cannot start: {why}")]
+    Shard {
+        /// Number of the shard.
+        index: usize,
+        /// What failed.
+        why: String,
+    },
+}
+
+/// Time the log gets to write its last lines.
+const LOG_FLUSH: Duration = Duration::from_secs(1);
+/// Time shards get to end once everything was forced.
+const FORCE_GRACE: Duration = Duration::from_secs(2);
+
+/// Runs a node until a signal or `/quitquitquit` has drained it.
+///
+/// # Errors
+/// [`RunError`], whose exit code says what went wrong.
+pub fn run(config: Config) -> Result<(), RunError> {
+    let started = Instant::now();
+    let filter = Filter::at_start(Some(&config.log.filter))
+        .map_err(|error| StartError::Log(format!("RUST_LOG: {error}")))?;
+    let format = match config.log.format {
+        LogFormat::Plain => LineFormat::Plain,
+        LogFormat::Json => LineFormat::Json,
+    };
+    let options = writer_options(&filter, format, Box::new(io::stdout()));
+    let log = LogWriter::start(options).map_err(resource("the log writer"))?;
+    let logging = Logging::new(filter, log.sink());
+    logging
+        .install()
+        .map_err(|error| StartError::Log(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(resource("the control runtime"))?;
+    let local = tokio::task::LocalSet::new();
+    let node = node(Arc::new(config), logging, &log, started);
+    let result = runtime.block_on(local.run_until(node));
+    match &result {
+        Ok(()) => tracing::info!(target: "corelane::app", "shutdown complete"),
+        Err(error) => tracing::error!(target: "corelane::app", "{error}"),
+    }
+    let _flushed = log.stop(LOG_FLUSH);
+    result
+}
+
+fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::Resource { what, source }
+}
+
+async fn node(
+    config: Arc<Config>,
+    logging: Logging,
+    log: &LogWriter,
+    started: Instant,
+) -> Result<(), RunError> {
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(target: "corelane::app", version, "corelane starting");
+    let descriptors = raise_descriptors();
+    let readiness = Readiness::new(started);
+    let state_task = readiness.task("state manager");
+    let proxy_task = readiness.task("proxy");
+    let recorder = recorder::install().map_err(|error| StartError::Log(error.to_string()))?;
+    let state = State::load(&config).map_err(StartError::from)?;
+    let certificates = Rc::new(Certificates::start(&config, &state.current()).await);
+    let endpoints = servers::bind(&config)?;
+    let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
+    let mut shards = start_shards(&config, &state, &certificates, &hub, descriptors)?;
+    await_drivers(&mut shards).await?;
+    certificates.tell(shards.mailboxes());
+    let watchdog = shards.watchdog();
+    let quit = Arc::new(Notify::new());
+    let (stop, stopped) = watch::channel(false);
+    let servers = servers::serve(
+        endpoints,
+        Sources {
+            config: Arc::clone(&config),
+            hub: Arc::clone(&hub),
+            recorder: recorder.clone(),
+            logging,
+            readiness,
+            state: state.subscribe(),
+            credentials: certificates.subscribe(),
+            watchdog: watchdog.clone(),
+            quit: Box::new({
+                let quit = Arc::clone(&quit);
+                move || quit.notify_one()
+            }),
+        },
+        &stopped,
+    );
+    state_task.done(now());
+    proxy_task.done(now());
+    tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
+    let background = background(
+        &config,
+        state,
+        &certificates,
+        shards.mailboxes(),
+        &hub,
+        recorder,
+    );
+    let mut ended = tokio::select! {
+        reason = signals::first(&quit) => {
+            tracing::info!(target: "corelane::app", reason, "shutdown requested, draining");
+            Ok(())
+        }
+        event = shards.event() => Err(died(event)),
+        index = watchdog.stuck() => {
+            Err(RunError::ShardStuck { index, for_at_least: SHARD_STUCK_AFTER })
+        }
+        () = servers => Ok(()),
+        () = background => Ok(()),
+    };
+    let _ = stop.send(true);
+    if ended.is_ok() {
+        ended = drain(&mut shards, config.timeouts.drain).await;
+    }
+    ended
+}
+
+/// The runtime's clock.
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn raise_descriptors() -> u64 {
+    match sys::fds::raise_limit() {
+        Ok((before, now)) => {
+            tracing::info!(target: "corelane::app", before, now, "descriptor limit set");
+        }
+        Err(error) => {
+            tracing::warn!(target: "corelane::app", %error, "cannot raise the descriptor limit");
+        }
+    }
+    sys::fds::limit()
+}
+
+fn hub_options(config: &Config) -> HubOptions {
+    HubOptions {
+        series_max: config.limits.metric_series,
+        access_log_lines: config.limits.access_log_lines,
+        ..HubOptions::default()
+    }
+}
+
+fn start_shards(
+    config: &Arc<Config>,
+    state: &State,
+    certificates: &Certificates,
+    hub: &Hub,
+    descriptors: u64,
+) -> Result<Shards, StartError> {
+    let mut seeds = Vec::new();
+    for (index, listeners) in bind_all(config)?.into_iter().enumerate() {
+        if index == 0 {
+            for listener in &listeners {
+                tracing::info!(
+                    target: "corelane::app",
+                    address = %listener.addr,
+                    component = component(&listener.role),
+                    transparent = listener.transparent,
+                    "listener established"
+                );
+            }
+        }
+        let (mailbox, inbox) = rt::mailbox().map_err(resource("a shard's mailbox"))?;
+        let plan = Plan {
+            index,
+            config: Arc::clone(config),
+            state: state.subscribe(),
+            credentials: certificates.subscribe(),
+            telemetry: hub.shard(index),
+            listeners,
+            inbox,
+            heartbeat: Arc::default(),
+            descriptors,
+        };
+        let cpus = &config.shards.cpus;
+        let cpu = (config.shards.pin && config.shards.count <= cpus.len())
+            .then(|| cpus[index % cpus.len()]);
+        seeds.push(Seed { plan, mailbox, cpu });
+    }
+    Shards::start(seeds).map_err(resource("a shard's thread"))
+}
+
+/// Waits until every shard's driver runs.
+async fn await_drivers(shards: &mut Shards) -> Result<(), StartError> {
+    let mut waiting = shards.count();
+    while waiting > 0 {
+        match shards.event().await {
+            Some(ShardEvent::Started { index, driver }) => {
+                waiting -= 1;
+                let (name, entries) = (driver.kind, driver.entries);
+                match driver.fallback {
+                    None => {
+                        tracing::info!(target: "corelane::shard", index, driver = %name, entries, "shard started");
+                    }
+                    Some(reason) => {
+                        tracing::warn!(
+                            target: "corelane::shard", index, driver = %name, entries, reason,
+                            "shard started on a slower driver"
+                        );
+                    }
+                }
+            }
+            Some(ShardEvent::Ended { index, result }) => {
+                let why = result.err().unwrap_or_else(|| "ended at once".to_owned());
+                return Err(StartError::Shard { index, why });
+            }
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// Everything that runs beside the shards until the node stops.
+async fn background(
+    config: &Config,
+    state: State,
+    certificates: &Certificates,
+    mailboxes: Vec<ShardMailbox>,
+    hub: &Hub,
+    recorder: metrics_exporter_prometheus::PrometheusHandle,
+) {
+    let housekeeping = async {
+        let mut every = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            every.tick().await;
+            hub.housekeep(now().into_std());
+            recorder.run_upkeep();
+        }
+    };
+    let published = |snapshot: &Snapshot| {
+        broadcast(&mailboxes, || Message::Changed);
+        certificates.need(config, snapshot);
+    };
+    tokio::join!(state.follow(published), housekeeping);
+}
+
+fn died(event: Option<ShardEvent>) -> RunError {
+    match event {
+        Some(ShardEvent::Ended { index, result }) => RunError::ShardDied {
+            index,
+            why: result
+                .err()
+                .unwrap_or_else(|| "ended without being asked to".to_owned()),
+        },
+        Some(ShardEvent::Started { index, .. }) => RunError::ShardDied {
+            index,
+            why: "started twice".to_owned(),
+        },
+        None => RunError::ShardDied {
+            index: 0,
+            why: "all shards are gone".to_owned(),
+        },
+    }
+}
+
+/// Lets connections end until the deadline or a second signal, then ends them.
+async fn drain(shards: &mut Shards, deadline: Duration) -> Result<(), RunError> {
+    let mailboxes = shards.mailboxes();
+    broadcast(&mailboxes, || Message::Drain);
+    let forced = tokio::select! {
+        result = all_ended(shards) => return result,
+        () = tokio::time::sleep(deadline) => "the deadline passed",
+        reason = signals::again() => reason,
+    };
+    tracing::warn!(target: "corelane::app", reason = forced, "ending the connections still open");
+    broadcast(&mailboxes, || Message::Force);
+    match tokio::time::timeout(FORCE_GRACE, all_ended(shards)).await {
+        Ok(result) => result,
+        Err(_) => Err(RunError::ShardStuck {
+            index: 0,
+            for_at_least: FORCE_GRACE,
+        }),
+    }
+}
+
+async fn all_ended(shards: &mut Shards) -> Result<(), RunError> {
+    while !shards.all_ended() {
+        match shards.event().await {
+            Some(ShardEvent::Ended {
+                index,
+                result: Err(why),
+            }) => {
+                return Err(RunError::ShardDied { index, why });
+            }
+            Some(ShardEvent::Ended { .. } | ShardEvent::Started { .. }) => {}
+            None => break,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! `RawConfig` → `Config`: every value parsed, every bound and contradiction checked, all problems
+//! collected. Pure.
+
+mod listeners;
+mod resolver;
+mod sections;
+mod shards;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::limits::{RING_ENTRIES, RING_ENTRIES_MAX, RING_ENTRIES_MIN};
+use super::problem::{ConfigErrors, Origin, Problem, ProblemKind};
+use super::raw::RawConfig;
+use super::schema::Key;
+use super::unbuilt;
+use super::value::{AnyText, Bool, Choice, Kind as _, Name, PathText, PowerOfTwo, WorkloadName};
+use super::{Config, DriverChoice, LocalStateSource, NodeMode};
+use resolver::Resolver;
+
+/// A checked configuration with what an operator may want to know about it.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The configuration.
+    pub config: Config,
+    /// What has no effect or may surprise.
+    pub warnings: Vec<Problem>,
+    /// Every setting with its value and where that came from.
+    pub settings: Vec<Effective>,
+}
+
+/// The value of one setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// Name of the setting.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Where the value comes from.
+    pub origin: Origin,
+    /// Meaning of the setting.
+    pub about: &'static str,
+}
+
+impl TryFrom<RawConfig> for Config {
+    type Error = ConfigErrors;
+
+    fn try_from(raw: RawConfig) -> Result<Self, ConfigErrors> {
+        check(raw).map(|checked| checked.config)
+    }
+}
+
+/// Checks everything the operator wrote.
+///
+/// # Errors
+/// All problems, in the order of the sources and then of the settings.
+pub fn check(raw: RawConfig) -> Result<Checked, ConfigErrors> {
+    let mut resolver = Resolver::new(raw);
+    let config = config(&mut resolver);
+    resolver.finish(config)
+}
+
+fn config(r: &mut Resolver) -> Option<Config> {
+    let mode = mode(r);
+    let ipv6_enabled = r.get(Key::Ipv6Enabled, true, &Bool) && r.raw.host.ipv6;
+    let enable_proxy = r.get(Key::EnableProxy, true, &Bool);
+    let network = r.get(Key::Network, "".into(), &Name);
+    let node_name = r.optional(Key::NodeName, &Name);
+    let cluster_id = r.get(Key::ClusterId, "Kubernetes".into(), &Name);
+    let cluster_domain = r.get(Key::ClusterDomain, "cluster.local".into(), &Name);
+    let trust_domain = r.get(Key::TrustDomain, "cluster.local".into(), &Name);
+    let shards = shards::shards(r);
+    let driver = r.get(Key::Driver, DriverChoice::Auto, &DRIVERS);
+    let entries = PowerOfTwo(RING_ENTRIES_MIN..=RING_ENTRIES_MAX);
+    let ring_entries = r.get(Key::RingEntries, RING_ENTRIES, &entries);
+    let listeners = listeners::listeners(r, mode.as_ref(), ipv6_enabled, enable_proxy);
+    let illegal_ports = listeners::illegal_ports(&listeners);
+    let local_state = local_state(r);
+    let identity_dir = identity_dir(r);
+    control_plane(r);
+    dns(r);
+    let istio_version = r.raw.mesh.metadata.get("ISTIO_VERSION");
+    let istio_version = istio_version
+        .map_or("unknown", |version| &version.text)
+        .into();
+    Some(Config {
+        mode: mode?,
+        network,
+        node_name: node_name.filter(|name| !name.is_empty()),
+        cluster_id,
+        trust_domain,
+        cluster_domain,
+        enable_proxy,
+        ipv6_enabled,
+        shards,
+        driver,
+        ring_entries,
+        listeners,
+        illegal_ports,
+        local_state,
+        identity_dir,
+        tls: sections::tls(r),
+        http2: sections::http2(r),
+        pool: sections::pool(r),
+        socket: sections::socket(r),
+        timeouts: sections::timeouts(r),
+        limits: sections::limits(r),
+        localhost_app_tunnel: r.get(Key::LocalhostAppTunnel, true, &Bool),
+        response_baggage: r.get(Key::ResponseBaggage, true, &Bool),
+        authz_info_logging: r.only_true(Key::AuthzInfoLogging),
+        log: sections::log(r),
+        istio_version,
+    })
+}
+
+const DRIVERS: Choice<DriverChoice> = Choice(&[
+    ("auto", DriverChoice::Auto),
+    ("io_uring", DriverChoice::IoUring),
+    ("epoll", DriverChoice::Epoll),
+]);
+
+/// What `mode` may say; the reference's default is in the list to be refused by name.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Shared,
+    Dedicated,
+    Node,
+}
+
+const MODES: Choice<Mode> = Choice(&[
+    ("dedicated", Mode::Dedicated),
+    ("node", Mode::Node),
+    ("shared", Mode::Shared),
+]);
+
+fn mode(r: &mut Resolver) -> Option<NodeMode> {
+    let workload = r.optional(Key::Workload, &WorkloadName);
+    let Some((mode, origin)) = r.winner(Key::Mode, &MODES) else {
+        if !r.is_given(Key::Mode) {
+            let expected = "`dedicated` or `node` (`shared`, the reference's default, is not part \
+                            of this version)";
+            r.missing(Key::Mode, expected);
+        }
+        return None;
+    };
+    r.record(Key::Mode, MODES.show(&mode), origin.clone());
+    match mode {
+        Mode::Shared => {
+            let kind = ProblemKind::NotBuilt {
+                what: "mode `shared`, which needs a node agent (ZDS),".to_owned(),
+                instead: "use `dedicated` with PROXY_WORKLOAD_INFO, or `node`",
+            };
+            r.problem(origin, Key::Mode, kind);
+            None
+        }
+        Mode::Node => {
+            if workload.is_some() {
+                let message = "a workload is named, but mode `node` speaks for all local ones";
+                let origin = r.origin_of(Key::Workload);
+                r.problem(
+                    origin,
+                    Key::Workload,
+                    ProblemKind::Conflict(message.to_owned()),
+                );
+            }
+            Some(NodeMode::Node)
+        }
+        Mode::Dedicated => {
+            if !r.is_given(Key::Workload) {
+                r.missing(Key::Workload, &WorkloadName.expected());
+            }
+            workload.map(|workload| NodeMode::Dedicated { workload })
+        }
+    }
+}
+
+fn local_state(r: &mut Resolver) -> Option<LocalStateSource> {
+    let path = r.optional_with_origin(Key::LocalState, &PathText);
+    let inline = r.optional_with_origin(Key::LocalStateInline, &AnyText);
+    match (path, inline) {
+        (Some((path, from)), Some((text, other))) => {
+            if from.rank() == other.rank() {
+                let message = format!("contradicts {}", Key::LocalStateInline.name());
+                r.problem(from, Key::LocalState, ProblemKind::Conflict(message));
+                return None;
+            }
+            let path_wins = from.rank() > other.rank();
+            Some(if path_wins {
+                path_source(r, &from, path)
+            } else {
+                LocalStateSource::Inline(text)
+            })
+        }
+        (Some((path, from)), None) => Some(path_source(r, &from, path)),
+        (None, Some((text, _))) => Some(LocalStateSource::Inline(text)),
+        (None, None) => {
+            if !r.is_given(Key::LocalState) {
+                let expected = "a file with workloads, services and policies (LOCAL_XDS_PATH)";
+                r.missing(Key::LocalState, expected);
+            }
+            None
+        }
+    }
+}
+
+fn path_source(r: &Resolver, origin: &Origin, path: PathBuf) -> LocalStateSource {
+    LocalStateSource::Path(resolve(&r.raw.base_dir, origin, path))
+}
+
+fn identity_dir(r: &mut Resolver) -> Option<PathBuf> {
+    let Some((dir, origin)) = r.optional_with_origin(Key::IdentityDir, &PathText) else {
+        let message = "no identities: HBONE is refused in both directions (CORELANE_IDENTITY_DIR)";
+        r.warn(
+            Origin::Default,
+            Key::IdentityDir,
+            ProblemKind::Surprise(message.to_owned()),
+        );
+        return None;
+    };
+    Some(resolve(&r.raw.base_dir, &origin, dir))
+}
+
+/// A relative path in the configuration file starts from the file's folder, so that a folder with
+/// everything a node needs can be moved; elsewhere it starts from the working directory.
+fn resolve(base_dir: &Path, origin: &Origin, path: PathBuf) -> PathBuf {
+    if matches!(origin, Origin::File(..)) {
+        base_dir.join(path)
+    } else {
+        path
+    }
+}
+
+/// Refuses the control plane that a ProxyConfig names, unless XDS_ADDRESS decided otherwise.
+fn control_plane(r: &mut Resolver) {
+    let Some(address) = r.raw.mesh.discovery_address.clone() else {
+        return;
+    };
+    if !address.text.is_empty() && !r.raw.control_plane_decided {
+        let kind = ProblemKind::NotBuilt {
+            what: format!(
+                "a control plane ({})",
+                super::problem::excerpt(&address.text)
+            ),
+            instead: "set XDS_ADDRESS to an empty text and give LOCAL_XDS_PATH",
+        };
+        r.problem_named(address.origin, "discoveryAddress", kind);
+    }
+}
+
+/// The DNS proxy is on only when asked for, and then refused; its address is checked all the same.
+fn dns(r: &mut Resolver) {
+    if let Some(capture) = r.raw.mesh.metadata.get("DNS_CAPTURE").cloned()
+        && capture.text.eq_ignore_ascii_case("true")
+    {
+        let kind = ProblemKind::NotBuilt {
+            what: "the DNS proxy".to_owned(),
+            instead: "set ISTIO_META_DNS_CAPTURE to false",
+        };
+        r.problem_named(capture.origin, "DNS_CAPTURE", kind);
+    }
+    if r.is_given(Key::ClusterDomain) {
+        let origin = r.origin_of(Key::ClusterDomain);
+        let kind = ProblemKind::NoEffect(unbuilt::DNS_UNBUILT);
+        r.warn(origin, Key::ClusterDomain, kind);
+    }
+    let Some(address) = r.raw.mesh.metadata.get("DNS_PROXY_ADDR").cloned() else {
+        return;
+    };
+    let local = address
+        .text
+        .strip_prefix("localhost:")
+        .map(|port| port.parse::<u16>().is_ok());
+    if local.unwrap_or_else(|| address.text.parse::<std::net::SocketAddr>().is_ok()) {
+        let kind = ProblemKind::NoEffect(unbuilt::DNS_UNBUILT);
+        r.warn_named(address.origin, "DNS_PROXY_ADDR", kind);
+    } else {
+        let text = super::problem::excerpt(&address.text);
+        let message = format!(
+            "failed to parse DNS_PROXY_ADDR: {text}, expected `localhost:PORT` or `IP:PORT`"
+        );
+        r.problem_named(address.origin, "", ProblemKind::Syntax(message));
+    }
+}
+
+/// For types that share a text.
+type Text = Arc<str>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+//! Every bound of the program, its reason, and how bounds relate.
+//!
+//! Constants only. Those that an operator may change are defaults of [`Limits`], [`super::Timeouts`]
+//! or [`super::Http2`]; code takes such a value from the configuration, never from here.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+// ---- TLS records -------------------------------------------------------------------------------
+
+/// Longest plaintext of a TLS record (RFC 8446 §5.1).
+pub const TLS_RECORD_PLAINTEXT_BYTES_MAX: usize = 16 * KIB;
+/// Longest ciphertext of a TLS 1.3 record (RFC 8446 §5.2); TLS 1.2 allows 2,048 more than plaintext.
+pub const TLS_RECORD_CIPHERTEXT_BYTES_MAX: usize = TLS_RECORD_PLAINTEXT_BYTES_MAX + 256;
+/// Type, version and length in front of each record.
+pub const TLS_RECORD_HEADER_BYTES: usize = 5;
+/// A whole TLS 1.3 record as it travels.
+pub const TLS_RECORD_BYTES_MAX: usize = TLS_RECORD_HEADER_BYTES + TLS_RECORD_CIPHERTEXT_BYTES_MAX;
+/// Receive buffer of a TLS session: several records come with one system call in bulk transfers.
+pub const TLS_RECV_BUFFER_BYTES: usize = 128 * KIB;
+/// Sealed bytes gathered before a send; more than this only delays the first byte.
+pub const TLS_SEND_BUFFER_BYTES: usize = 128 * KIB;
+/// Handshake bytes taken from a peer that has proven nothing yet: a long chain fits, a flood not.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 64 * KIB;
+const _: () = assert!(TLS_RECV_BUFFER_BYTES >= 4 * TLS_RECORD_BYTES_MAX);
+const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX >= TLS_RECORD_BYTES_MAX);
+
+// ---- Relay -------------------------------------------------------------------------------------
+
+/// Buffer a shard lends to one direction of a relay while bytes are available. 64 KiB costs 0.44
+/// CPU seconds per GiB, 256 KiB 0.33, 8 KiB 1.1; 64 KiB still fits the cache beside its neighbours.
+pub const RELAY_BUFFER_BYTES: usize = 64 * KIB;
+/// Bytes one direction may move before its task lets the others of the shard run.
+pub const RELAY_TURN_BYTES_MAX: usize = 16 * RELAY_BUFFER_BYTES;
+/// Relay buffers a shard keeps for reuse; an idle connection owns none.
+pub const RELAY_BUFFERS_KEPT_MAX: usize = 64;
+const _: () = assert!(RELAY_BUFFER_BYTES >= 2 * TLS_RECORD_PLAINTEXT_BYTES_MAX);
+const _: () = assert!(RELAY_TURN_BYTES_MAX > RELAY_BUFFER_BYTES);
+
+// ---- HTTP/2 ------------------------------------------------------------------------------------
+
+/// Smallest and largest SETTINGS_MAX_FRAME_SIZE (RFC 9113 §6.5.2).
+pub const HTTP2_FRAME_BYTES_MIN: u32 = 16_384;
+/// See [`HTTP2_FRAME_BYTES_MIN`].
+pub const HTTP2_FRAME_BYTES_MAX: u32 = 16_777_215;
+/// Largest flow-control window (RFC 9113 §6.9.1).
+pub const HTTP2_WINDOW_BYTES_MAX: u32 = 0x7fff_ffff;
+/// Window every HTTP/2 connection starts with (RFC 9113 §6.9.2); a smaller one cannot be announced
+/// for the connection.
+pub const HTTP2_WINDOW_BYTES_INITIAL: u32 = 65_535;
+/// Default stream window, the reference's.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Default connection window, the reference's.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// A connection window below this multiple of the stream window lets one unread stream starve the
+/// other streams of its tunnel.
+pub const HTTP2_CONNECTION_WINDOW_STREAMS_MIN: u32 = 4;
+/// Frame size offered by default; with the protocol's 16 KiB bulk transfers cost 40 % more.
+pub const HTTP2_FRAME_BYTES: u32 = 1024 * 1024;
+/// Largest DATA frame we send, whatever the peer allows: longer ones delay the other streams.
+pub const HTTP2_SEND_FRAME_BYTES_MAX: usize = 64 * KIB;
+/// Default for streams a peer may have open in one tunnel.
+pub const STREAMS_PER_TUNNEL: u32 = 200;
+/// Default for streams we open in one tunnel before we open a second tunnel.
+pub const POOL_STREAMS_PER_TUNNEL: u16 = 100;
+/// Tunnels one shard may have opened: four times the node pairs we plan for, all on one shard.
+pub const POOL_TUNNELS_MAX: usize = 4_096;
+/// Default time an unused tunnel stays open.
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_mins(5);
+/// Default bytes a stream may have queued for sending: 200 streams that never read hold 12.5 MiB.
+pub const STREAM_SEND_BUFFER_BYTES: usize = 64 * KIB;
+/// Default size of a decoded header list. CONNECT with baggage needs less than 2 KiB.
+pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// Default number of header fields in a request or response.
+pub const HEADERS_MAX: usize = 32;
+/// Default length of `:authority`: a DNS name of 253 bytes, a port, and room for a zone.
+pub const AUTHORITY_BYTES_MAX: usize = 300;
+/// Default resets we send for a peer's errors before the tunnel is closed.
+pub const LOCAL_ERROR_RESETS_MAX: usize = 64;
+/// Default streams reset before we accepted them (rapid reset, CVE-2023-44487).
+pub const PENDING_ACCEPT_RESETS_MAX: usize = 20;
+/// Default resets by the peer in one [`PEER_RESETS_WINDOW`].
+pub const PEER_RESETS_MAX: u32 = 200;
+/// Window in which [`PEER_RESETS_MAX`] is counted.
+pub const PEER_RESETS_WINDOW: Duration = Duration::from_secs(10);
+/// Default control frames (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, unknown) a peer may send ahead.
+pub const CONTROL_FRAMES_MAX: u32 = 1_000;
+/// Control frames a peer earns with each DATA frame we send: it must be able to answer them.
+pub const CONTROL_FRAMES_PER_DATA: u32 = 10;
+/// Control frames a peer earns each second.
+pub const CONTROL_FRAMES_PER_SECOND: u32 = 100;
+/// Share of the control frame budget that triggers a polite GOAWAY; all of it closes the tunnel.
+pub const CONTROL_FRAMES_GOAWAY_PERCENT: u32 = 75;
+/// Small DATA frames per connection before h2 gives up on it. Its own default kills healthy tunnels
+/// that carry small messages, so the bound is ours: frames are drained at once into bounded buffers.
+pub const SMALL_DATA_FRAMES_MAX: usize = 1_000_000;
+/// Polite GOAWAY and hard close must differ.
+const _: () = assert!(CONTROL_FRAMES_GOAWAY_PERCENT < 100);
+const _: () = assert!(
+    HTTP2_CONNECTION_WINDOW_BYTES
+        >= HTTP2_CONNECTION_WINDOW_STREAMS_MIN * HTTP2_STREAM_WINDOW_BYTES
+);
+const _: () = assert!(HTTP2_CONNECTION_WINDOW_BYTES <= HTTP2_WINDOW_BYTES_MAX);
+const _: () = assert!(HTTP2_FRAME_BYTES >= HTTP2_FRAME_BYTES_MIN);
+const _: () = assert!(HTTP2_FRAME_BYTES <= HTTP2_FRAME_BYTES_MAX);
+const _: () = assert!(POOL_STREAMS_PER_TUNNEL as u32 <= STREAMS_PER_TUNNEL);
+const _: () = assert!(AUTHORITY_BYTES_MAX < HEADER_LIST_BYTES_MAX as usize);
+
+// ---- Deadlines ---------------------------------------------------------------------------------
+
+/// Default from accept to the peer's Finished.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Default for the HTTP/2 preface and first SETTINGS after the handshake.
+pub const HTTP2_PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Default for the acknowledgement of our SETTINGS.
+pub const HTTP2_SETTINGS_ACK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default for a complete header block once it has begun.
+pub const HTTP2_HEADER_BLOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Default for the answer to a CONNECT.
+pub const CONNECT_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default for a TCP connection to be established.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default wait for the local workload to become known (spec: routing 1).
+pub const WORKLOAD_WAIT: Duration = Duration::from_secs(5);
+/// Default wait for a policy that a workload names and that is not known yet; then: denied.
+pub const POLICY_WAIT: Duration = Duration::from_secs(1);
+/// Default time open connections get when the node stops.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// Default between two PINGs on a tunnel.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Default for the answer to a PING; then the tunnel is dead.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest duration any setting takes; a longer one is a typing mistake.
+pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// A shard that has not turned its loop for this long is stuck; the process ends loudly.
+pub const SHARD_STUCK_AFTER: Duration = Duration::from_secs(2);
+const _: () = assert!(POLICY_WAIT.as_millis() < CONNECT_ANSWER_TIMEOUT.as_millis());
+const _: () = assert!(WORKLOAD_WAIT.as_millis() < CONNECT_ANSWER_TIMEOUT.as_millis());
+
+// ---- Sockets -----------------------------------------------------------------------------------
+
+/// Queue of connections the kernel holds for a listener (spec: lifecycle 8).
+pub const LISTEN_BACKLOG: i32 = 128;
+/// Default idle time before the first keepalive probe, the reference's.
+pub const KEEPALIVE_TIME: Duration = Duration::from_mins(3);
+/// Default between keepalive probes, the reference's.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(3);
+/// Default unanswered keepalive probes, the reference's.
+pub const KEEPALIVE_RETRIES: u32 = 9;
+/// Largest values the kernel takes for keepalive seconds and probes (tcp(7): MAX_TCP_KEEPIDLE,
+/// MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT).
+pub const KEEPALIVE_SECONDS_MAX: u64 = 32_767;
+/// See [`KEEPALIVE_SECONDS_MAX`].
+pub const KEEPALIVE_RETRIES_MAX: u32 = 127;
+/// TCP_USER_TIMEOUT of tunnels: data a peer does not acknowledge for this long ends the tunnel.
+pub const TUNNEL_USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Keepalive of tunnels, idle and interval.
+pub const TUNNEL_KEEPALIVE: Duration = Duration::from_secs(15);
+/// Keepalive probes of tunnels.
+pub const TUNNEL_KEEPALIVE_RETRIES: u32 = 3;
+/// Accept back-off after descriptors run out: first pause. A naive loop burns a core.
+pub const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
+/// Longest accept back-off.
+pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(100);
+/// Connections accepted before a shard serves what it has.
+pub const ACCEPTS_PER_TURN_MAX: usize = 64;
+const _: () = assert!(ACCEPT_BACKOFF_MIN.as_millis() < ACCEPT_BACKOFF_MAX.as_millis());
+const _: () = assert!(KEEPALIVE_TIME.as_secs() <= KEEPALIVE_SECONDS_MAX);
+
+// ---- Connections -------------------------------------------------------------------------------
+
+/// Default for connections from one address that have not authenticated yet.
+pub const UNAUTHENTICATED_PER_SOURCE_MAX: u32 = 64;
+/// Unauthenticated connections may hold one part in this many of the descriptors.
+pub const UNAUTHENTICATED_DESCRIPTOR_PARTS: u64 = 4;
+/// Connections may hold one part in this many of the descriptors: each needs two.
+pub const CONNECTION_DESCRIPTOR_PARTS: u64 = 2;
+/// Share of a certificate's life after which its tunnels take no new streams.
+pub const TUNNEL_LIFE_GRACEFUL_PERCENT: u32 = 90;
+/// Open connections a shard authorizes again before it serves traffic.
+pub const RECHECK_CONNECTIONS_PER_TURN: usize = 256;
+const _: () = assert!(UNAUTHENTICATED_DESCRIPTOR_PARTS > CONNECTION_DESCRIPTOR_PARTS);
+
+// ---- Shards ------------------------------------------------------------------------------------
+
+/// More shards than any machine has CPUs is a typing mistake.
+pub const SHARDS_MAX: usize = 1_024;
+/// Default entries of a shard's ring, the size of its submission queue.
+pub const RING_ENTRIES: u32 = 4_096;
+/// Smallest ring that makes progress with the operations a shard always has in flight.
+pub const RING_ENTRIES_MIN: u32 = 64;
+/// Largest ring the kernel makes (IORING_MAX_ENTRIES).
+pub const RING_ENTRIES_MAX: u32 = 32_768;
+const _: () = assert!(RING_ENTRIES >= RING_ENTRIES_MIN && RING_ENTRIES <= RING_ENTRIES_MAX);
+const _: () = assert!(RING_ENTRIES.is_power_of_two());
+
+// ---- Telemetry ---------------------------------------------------------------------------------
+
+/// Default access-log lines a shard may queue; more are dropped and counted.
+pub const ACCESS_LOG_LINES_MAX: usize = 8_192;
+/// Default series per metric family; more go to one overflow series.
+pub const METRIC_SERIES_MAX: usize = 10_000;
+/// Default after which an untouched series is dropped.
+pub const METRIC_SERIES_IDLE: Duration = Duration::from_mins(10);
+/// A label value longer than this is cut: peers choose it (baggage).
+pub const METRIC_LABEL_BYTES_MAX: usize = 256;
+/// One log line per cause in this time, for causes a peer can trigger.
+pub const LOG_LIMIT_INTERVAL: Duration = Duration::from_secs(5);
+
+// ---- State and files ---------------------------------------------------------------------------
+
+/// Longest name of a workload, service or policy.
+pub const RESOURCE_NAME_BYTES_MAX: usize = 2 * KIB;
+/// Size of a local state document: 100,000 workloads take about 60 MB.
+pub const LOCAL_STATE_BYTES_MAX: usize = 256 * MIB;
+/// Size of a configuration file: what people write by hand is far below.
+pub const CONFIG_FILE_BYTES_MAX: usize = MIB;
+/// A certificate chain, key or bundle file.
+pub const IDENTITY_FILE_BYTES_MAX: usize = MIB;
+/// Quiet time after which a changed file is read; editors and symlink swaps write in steps.
+pub const FILE_SETTLE_TIME: Duration = Duration::from_millis(200);
+/// Forwards one configuration may list: each is a listener on every shard.
+pub const FORWARDS_MAX: usize = 256;
+const _: () = assert!(CONFIG_FILE_BYTES_MAX <= LOCAL_STATE_BYTES_MAX);
+
+// ---- HTTP served to operators ------------------------------------------------------------------
+
+/// Request head of the admin, metrics and readiness endpoints.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 8 * KIB;
+/// Time to send a request head to those endpoints.
+pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections each of those endpoints serves at once.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Bounds an operator may change (`limits` in the configuration file). All are positive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of the node at once. `None`: half of the descriptor limit.
+    pub connections: Option<u64>,
+    /// Connections without a verified peer at once. `None`: a quarter of the descriptor limit.
+    pub unauthenticated: Option<u64>,
+    /// Connections from one address without a verified peer at once.
+    pub unauthenticated_per_source: u32,
+    /// Streams a peer may have open in one tunnel.
+    pub streams_per_tunnel: u32,
+    /// Bytes of a decoded header list.
+    pub header_list_bytes: u32,
+    /// Fields in a header list.
+    pub headers: usize,
+    /// Bytes of `:authority`.
+    pub authority_bytes: usize,
+    /// Resets we send for a peer's errors before the tunnel is closed.
+    pub local_error_resets: usize,
+    /// Streams a peer resets before we accepted them.
+    pub pending_accept_resets: usize,
+    /// Resets by the peer in [`PEER_RESETS_WINDOW`].
+    pub peer_resets: u32,
+    /// Control frames a peer may send ahead.
+    pub control_frames: u32,
+    /// Bytes a stream may have queued for sending.
+    pub stream_send_buffer_bytes: usize,
+    /// Access-log lines a shard may queue.
+    pub access_log_lines: usize,
+    /// Series per metric family.
+    pub metric_series: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: None,
+            unauthenticated: None,
+            unauthenticated_per_source: UNAUTHENTICATED_PER_SOURCE_MAX,
+            streams_per_tunnel: STREAMS_PER_TUNNEL,
+            header_list_bytes: HEADER_LIST_BYTES_MAX,
+            headers: HEADERS_MAX,
+            authority_bytes: AUTHORITY_BYTES_MAX,
+            local_error_resets: LOCAL_ERROR_RESETS_MAX,
+            pending_accept_resets: PENDING_ACCEPT_RESETS_MAX,
+            peer_resets: PEER_RESETS_MAX,
+            control_frames: CONTROL_FRAMES_MAX,
+            stream_send_buffer_bytes: STREAM_SEND_BUFFER_BYTES,
+            access_log_lines: ACCESS_LOG_LINES_MAX,
+            metric_series: METRIC_SERIES_MAX,
+        }
+    }
+}
+
+impl Limits {
+    /// Connections of the node at once, given the process's descriptor limit.
+    #[must_use]
+    pub fn connections_max(&self, descriptors: u64) -> u64 {
+        self.connections
+            .unwrap_or(descriptors / CONNECTION_DESCRIPTOR_PARTS)
+            .max(1)
+    }
+
+    /// Connections without a verified peer at once, given the process's descriptor limit.
+    #[must_use]
+    pub fn unauthenticated_max(&self, descriptors: u64) -> u64 {
+        self.unauthenticated
+            .unwrap_or(descriptors / UNAUTHENTICATED_DESCRIPTOR_PARTS)
+            .max(1)
+    }
+}

@@ -1,0 +1,204 @@
+//! The list of settings: name in the configuration file, environment variables, meaning.
+//!
+//! One list, so that nothing can be read that is not documented, nor documented and not read.
+
+/// One setting that takes a single value.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Which.
+    pub key: Key,
+    /// Dotted path in the configuration file, also for `--set`; empty: not settable there.
+    pub path: &'static str,
+    /// Environment variables, the first one that is set wins.
+    pub env: &'static [&'static str],
+    /// Meaning, one line.
+    pub about: &'static str,
+}
+
+macro_rules! settings {
+    ($($key:ident $path:literal [$($env:literal),*] $about:literal;)*) => {
+        /// Names a setting.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Key {
+            $(#[doc = $about] $key,)*
+        }
+
+        /// Every setting, in the order of [`Key`].
+        pub const SETTINGS: &[Setting] = &[
+            $(Setting { key: Key::$key, path: $path, env: &[$($env),*], about: $about },)*
+        ];
+    };
+}
+
+settings! {
+    Mode "mode" ["PROXY_MODE"] "whom the node speaks for: `dedicated` (one workload) or `node` (all local ones)";
+    Workload "workload" ["PROXY_WORKLOAD_INFO"] "the workload of a dedicated node: NAMESPACE/NAME/SERVICEACCOUNT";
+    Network "network" ["NETWORK"] "own network";
+    NodeName "nodeName" ["NODE_NAME"] "own node; restricts which workloads are local";
+    ClusterId "clusterId" ["ISTIO_META_CLUSTER_ID", "CLUSTER_ID"] "own cluster";
+    ClusterDomain "clusterDomain" ["CLUSTER_DOMAIN"] "DNS domain of the cluster; only a DNS proxy uses it";
+    TrustDomain "trustDomain" ["TRUST_DOMAIN"] "own trust domain, for logs and forwards";
+    EnableProxy "enableProxy" ["ENABLE_PROXY"] "run the capturing listeners, HBONE and SOCKS5";
+    Ipv6Enabled "ipv6Enabled" ["IPV6_ENABLED"] "use IPv6 where the kernel has it";
+    ShardCount "shards.count" ["ZTUNNEL_WORKER_THREADS"] "data-plane threads: a number, 0 for the CPU count, or a percentage of it";
+    ShardPin "shards.pin" ["CORELANE_PIN"] "pin each shard to a CPU";
+    CpuLimit "shards.cpuLimit" ["ZTUNNEL_CPU_LIMIT"] "CPU count to reckon with";
+    CpuResourceLimit "" ["ZTUNNEL_RESOURCE_CPU_LIMIT"] "CPU limit of the container";
+    CpuResourceRequest "" ["ZTUNNEL_RESOURCE_CPU_REQUEST"] "CPU request of the container";
+    Concurrency "" [] "worker threads by ProxyConfig `concurrency`";
+    Driver "driver" ["CORELANE_DRIVER"] "how shards wait: `auto`, `io_uring` or `epoll`";
+    RingEntries "ringEntries" ["CORELANE_RING_ENTRIES"] "size of a shard's ring";
+    ListenOutbound "listeners.outbound" [] "captured connections leaving a workload";
+    ListenInboundPlaintext "listeners.inboundPlaintext" [] "captured plain text arriving at a workload";
+    ListenInbound "listeners.inbound" [] "HBONE";
+    ListenSocks5 "listeners.socks5" [] "SOCKS5";
+    EnableSocks5 "" ["UNSTABLE_ENABLE_SOCKS5"] "run SOCKS5";
+    ListenAdmin "listeners.admin" [] "admin endpoint, one or more addresses";
+    AdminPort "" [] "port of the admin endpoint by ProxyConfig `proxyAdminPort`";
+    ListenStats "listeners.stats" [] "metrics endpoint";
+    StatsPort "" [] "port of the metrics endpoint by ProxyConfig `statsPort`";
+    ListenReadiness "listeners.readiness" [] "readiness endpoint";
+    LocalState "localState" ["LOCAL_XDS_PATH"] "file with workloads, services and policies";
+    LocalStateInline "localStateInline" ["LOCAL_XDS"] "the same as text";
+    IdentityDir "identityDir" ["CORELANE_IDENTITY_DIR"] "folder with ns/NAMESPACE/sa/SERVICEACCOUNT/{tls.crt,tls.key,ca.crt}";
+    Tls12 "tls.tls12" ["TLS12_ENABLED"] "take TLS 1.2 besides 1.3";
+    CompliancePolicy "tls.compliancePolicy" ["COMPLIANCE_POLICY"] "`pqc`: X25519MLKEM768 only";
+    Http2StreamWindow "http2.streamWindow" ["HTTP2_STREAM_WINDOW_SIZE"] "bytes a peer may send ahead in a stream";
+    Http2ConnectionWindow "http2.connectionWindow" ["HTTP2_CONNECTION_WINDOW_SIZE"] "bytes a peer may send ahead in a tunnel";
+    Http2FrameSize "http2.frameSize" ["HTTP2_FRAME_SIZE"] "largest frame we take";
+    PoolStreams "pool.maxStreamsPerConnection" ["POOL_MAX_STREAMS_PER_CONNECTION"] "streams in a tunnel before we open another";
+    PoolIdle "pool.unusedReleaseTimeout" ["POOL_UNUSED_RELEASE_TIMEOUT"] "how long an unused tunnel stays open";
+    KeepaliveEnabled "socket.keepalive.enabled" ["KEEPALIVE_ENABLED"] "TCP keepalive";
+    KeepaliveTime "socket.keepalive.time" ["KEEPALIVE_TIME"] "idle time before the first probe";
+    KeepaliveInterval "socket.keepalive.interval" ["KEEPALIVE_INTERVAL"] "time between probes";
+    KeepaliveRetries "socket.keepalive.retries" ["KEEPALIVE_RETRIES"] "unanswered probes that end a connection";
+    UserTimeout "socket.userTimeoutEnabled" ["USER_TIMEOUT_ENABLED"] "set TCP_USER_TIMEOUT from the keepalive settings";
+    PacketMark "socket.packetMark" ["PACKET_MARK"] "SO_MARK of dialled sockets";
+    OriginalSource "socket.originalSource" ["ENABLE_ORIG_SRC"] "applications see the client's address: `auto`, `required` or `never`";
+    ReusePort "socket.reusePort" [] "another process may hold the same ports during a restart";
+    TimeoutHandshake "timeouts.handshake" [] "TLS, from accept to Finished";
+    TimeoutPreface "timeouts.http2Preface" [] "HTTP/2 preface and first SETTINGS";
+    TimeoutSettingsAck "timeouts.http2SettingsAck" [] "acknowledgement of our SETTINGS";
+    TimeoutHeaderBlock "timeouts.http2HeaderBlock" [] "a header block, from its first frame to its last";
+    TimeoutConnectAnswer "timeouts.connectAnswer" [] "answer to our CONNECT";
+    TimeoutDial "timeouts.dial" [] "TCP connect";
+    TimeoutWorkload "timeouts.workloadWait" [] "for the local workload to become known";
+    TimeoutPolicy "timeouts.policyWait" [] "for a policy that a workload names to become known";
+    PingInterval "timeouts.pingInterval" [] "between PINGs on a tunnel";
+    TimeoutPing "timeouts.ping" [] "for the answer to a PING";
+    TimeoutDrain "timeouts.drain" ["CONNECTION_TERMINATION_DEADLINE"] "for open connections to end when the node stops";
+    GracePeriod "" ["TERMINATION_GRACE_PERIOD_SECONDS"] "seconds the orchestrator waits; the drain deadline is a little less";
+    LimitConnections "limits.connections" [] "connections at once; `auto`: half of the descriptors";
+    LimitUnauthenticated "limits.unauthenticated" [] "connections without a verified peer; `auto`: a quarter of the descriptors";
+    LimitUnauthenticatedPerSource "limits.unauthenticatedPerSource" [] "the same from one address";
+    LimitStreams "limits.streamsPerTunnel" [] "streams a peer may have open in a tunnel";
+    LimitHeaderList "limits.headerListBytes" [] "bytes of a header list";
+    LimitHeaders "limits.headers" [] "fields in a header list";
+    LimitAuthority "limits.authorityBytes" [] "bytes of `:authority`";
+    LimitErrorResets "limits.localErrorResets" [] "resets we send for a peer's errors before the tunnel is closed";
+    LimitPendingResets "limits.pendingAcceptResets" [] "streams a peer resets before we accepted them";
+    LimitPeerResets "limits.peerResets" [] "resets by the peer in 10 s";
+    LimitControlFrames "limits.controlFrames" [] "control frames a peer may send ahead";
+    LimitSendBuffer "limits.streamSendBufferBytes" [] "bytes a stream may have queued for sending";
+    LimitAccessLog "limits.accessLogLines" [] "access-log lines a shard may queue";
+    LimitSeries "limits.metricSeries" [] "series per metric family";
+    LocalhostAppTunnel "localhostAppTunnel" ["LOCALHOST_APP_TUNNEL"] "dial application tunnels with PROXY protocol on loopback";
+    ResponseBaggage "responseBaggage" ["ENABLE_RESPONSE_BAGGAGE"] "send baggage in responses and use that of requests";
+    AuthzInfoLogging "authzInfoLogging" ["AUTHZ_POLICY_INFO_LOGGING"] "log policy decisions at info";
+    LogFilter "log.filter" ["RUST_LOG"] "log levels: LEVEL or TARGET=LEVEL, separated by commas";
+    LogFormat "log.format" ["LOG_FORMAT"] "`plain` or `json`";
+}
+
+/// Name of the list of forwards, the one setting that is not a single value.
+pub const FORWARDS: &str = "forwards";
+/// Keys of a forward.
+pub const FORWARD_KEYS: [&str; 3] = ["listen", "to", "as"];
+/// Variable that names the configuration file, as `--config` does.
+pub const CONFIG_VARIABLE: &str = "CORELANE_CONFIG";
+
+impl Key {
+    /// Its row of the list.
+    #[must_use]
+    pub const fn setting(self) -> &'static Setting {
+        &SETTINGS[self as usize]
+    }
+
+    /// The name shown to operators: path in the file, else variable, else ProxyConfig field.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        if matches!(self, Self::Concurrency) {
+            return "concurrency";
+        }
+        if matches!(self, Self::AdminPort) {
+            return "proxyAdminPort";
+        }
+        if matches!(self, Self::StatsPort) {
+            return "statsPort";
+        }
+        let setting = self.setting();
+        match setting.env {
+            [first, ..] if setting.path.is_empty() => first,
+            _ => setting.path,
+        }
+    }
+
+    /// Whether an empty variable means that it is not set. Elsewhere an empty text is a value.
+    #[must_use]
+    pub const fn empty_is_unset(self) -> bool {
+        matches!(
+            self,
+            Self::NodeName
+                | Self::LocalState
+                | Self::LocalStateInline
+                | Self::IdentityDir
+                | Self::CompliancePolicy
+                | Self::LogFilter
+                | Self::LogFormat
+                | Self::Driver
+        )
+    }
+}
+
+/// The setting with this dotted path.
+#[must_use]
+pub fn by_path(path: &str) -> Option<&'static Setting> {
+    SETTINGS
+        .iter()
+        .find(|setting| setting.path == path && !path.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_row_stands_where_its_key_points() {
+        for (index, setting) in SETTINGS.iter().enumerate() {
+            assert_eq!(setting.key as usize, index);
+            assert_eq!(setting.key.setting().about, setting.about);
+            assert!(!setting.key.name().is_empty(), "{:?}", setting.key);
+        }
+    }
+
+    #[test]
+    fn no_path_and_no_variable_is_used_twice() {
+        let mut seen = BTreeSet::new();
+        for setting in SETTINGS {
+            for name in setting
+                .env
+                .iter()
+                .chain([&setting.path])
+                .filter(|name| !name.is_empty())
+            {
+                assert!(seen.insert(name), "{name}");
+            }
+        }
+        assert_eq!(
+            by_path("http2.frameSize").map(|s| s.key),
+            Some(Key::Http2FrameSize)
+        );
+        assert!(by_path("").is_none());
+    }
+}

@@ -1,0 +1,95 @@
+//! The effective configuration in the dump's camelCase form (spec: admin.md 3.7).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::config::{Config, NodeMode, OriginalSource, ServiceAccountRef};
+
+/// The `config` member. Holds no secret: neither keys nor inline state.
+#[must_use]
+pub fn config(config: &Config) -> Value {
+    let listeners = &config.listeners;
+    let workload = config.mode.workload();
+    json!({
+        "proxy": config.enable_proxy,
+        "dnsProxy": false,
+        "windowSize": config.http2.stream_window,
+        "connectionWindowSize": config.http2.connection_window,
+        "frameSize": config.http2.frame_size,
+        "poolMaxStreamsPerConn": config.pool.max_streams_per_connection,
+        "poolUnusedReleaseTimeout": duration(config.pool.unused_release_timeout),
+        "socks5Addr": listeners.socks5.map(address),
+        "adminAddr": listeners.admin.iter().copied().map(address).collect::<Vec<_>>(),
+        "statsAddr": listeners.stats.map(address),
+        "readinessAddr": listeners.readiness.map(address),
+        "inboundAddr": listeners.inbound,
+        "inboundPlaintextAddr": listeners.inbound_plaintext,
+        "outboundAddr": listeners.outbound,
+        "forwards": forwards(config),
+        "illegalPorts": config.illegal_ports,
+        "network": &*config.network,
+        "localNode": config.node_name.as_deref(),
+        "proxyMode": match config.mode {
+            NodeMode::Dedicated { .. } => "Dedicated",
+            NodeMode::Node => "Node",
+        },
+        "proxyWorkloadInformation": workload.map(|info| json!({
+            "name": &*info.name,
+            "namespace": &*info.namespace,
+            "serviceAccount": &*info.service_account,
+        })),
+        "clusterId": &*config.cluster_id,
+        "clusterDomain": &*config.cluster_domain,
+        "identityDir": config.identity_dir.as_ref().map(|dir| dir.display().to_string()),
+        "selfTerminationDeadline": duration(config.timeouts.drain),
+        "numWorkerThreads": config.shards.count,
+        "requireOriginalSource": match config.socket.original_source {
+            OriginalSource::Auto => Value::Null,
+            OriginalSource::Required => json!(true),
+            OriginalSource::Never => json!(false),
+        },
+        "packetMark": config.socket.packet_mark,
+        "inpodPortReuse": config.socket.reuse_port,
+        "socketConfig": socket(config),
+        "localhostAppTunnel": config.localhost_app_tunnel,
+        "ipv6Enabled": config.ipv6_enabled,
+        "enableEnhancedBaggage": config.response_baggage,
+    })
+}
+
+fn forwards(config: &Config) -> Vec<Value> {
+    let account =
+        |account: &ServiceAccountRef| format!("{}/{}", account.namespace, account.service_account);
+    let forwards = config.listeners.forwards.iter();
+    forwards
+        .map(|forward| {
+            let to = match &forward.to {
+                crate::config::ForwardTarget::Address(addr) => addr.to_string(),
+                crate::config::ForwardTarget::Hostname(host, port) => format!("{host}:{port}"),
+            };
+            let account = forward.as_workload.as_ref().map(account);
+            json!({ "listen": forward.listen, "to": to, "as": account })
+        })
+        .collect()
+}
+
+fn socket(config: &Config) -> Value {
+    let keepalive = config.socket.keepalive;
+    json!({
+        "keepaliveTime": keepalive.map(|keepalive| duration(keepalive.time)),
+        "keepaliveInterval": keepalive.map(|keepalive| duration(keepalive.interval)),
+        "keepaliveRetries": keepalive.map(|keepalive| keepalive.retries),
+        "keepaliveEnabled": keepalive.is_some(),
+        "userTimeoutEnabled": config.socket.user_timeout_enabled,
+    })
+}
+
+fn duration(duration: Duration) -> Value {
+    json!({ "secs": duration.as_secs(), "nanos": duration.subsec_nanos() })
+}
+
+fn address(addr: SocketAddr) -> Value {
+    json!({ "SocketAddr": addr })
+}

@@ -1,0 +1,99 @@
+//! Bounds what peers that have proven nothing may hold: connections in all, and for each address.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use std::collections::HashMap;
+
+use crate::telemetry::counters::Limit;
+
+/// Counts unauthenticated connections of one shard.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    total_max: u64,
+    per_source_max: u32,
+    total: Cell<u64>,
+    // Keys come from network peers, hence the keyed default hasher.
+    per_source: RefCell<HashMap<IpAddr, u32>>,
+}
+
+/// Held while a connection is unauthenticated.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    admission: Rc<Admission>,
+    source: IpAddr,
+}
+
+impl Admission {
+    pub(crate) fn new(total_max: u64, per_source_max: u32) -> Rc<Self> {
+        Rc::new(Self {
+            total_max,
+            per_source_max,
+            total: Cell::new(0),
+            per_source: RefCell::default(),
+        })
+    }
+
+    /// Admits one more connection from `source`, or names the limit that refuses it.
+    pub(crate) fn admit(self: &Rc<Self>, source: IpAddr) -> Result<Pending, Limit> {
+        if self.total.get() >= self.total_max {
+            return Err(Limit::UnauthenticatedTotal);
+        }
+        let mut per_source = self.per_source.borrow_mut();
+        let count = per_source.entry(source).or_insert(0);
+        if *count >= self.per_source_max {
+            return Err(Limit::UnauthenticatedPerSource);
+        }
+        *count += 1;
+        self.total.set(self.total.get() + 1);
+        Ok(Pending {
+            admission: Rc::clone(self),
+            source,
+        })
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let admission = &self.admission;
+        admission.total.set(admission.total.get() - 1);
+        let mut per_source = admission.per_source.borrow_mut();
+        if let Some(count) = per_source.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                per_source.remove(&self.source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_refuses_one_too_many_and_takes_the_next_after_a_release() {
+        let admission = Admission::new(3, 2);
+        let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let first = admission.admit(a).unwrap();
+        let _second = admission.admit(a).unwrap();
+        assert_eq!(
+            admission.admit(a).unwrap_err(),
+            Limit::UnauthenticatedPerSource
+        );
+        let _third = admission.admit(b).unwrap();
+        assert_eq!(admission.admit(b).unwrap_err(), Limit::UnauthenticatedTotal);
+        drop(first);
+        assert!(admission.admit(a).is_ok());
+    }
+
+    #[test]
+    fn released_addresses_leave_nothing_behind() {
+        let admission = Admission::new(10, 10);
+        for n in 0..10 {
+            drop(admission.admit([10, 0, 0, n].into()).unwrap());
+        }
+        assert!(admission.per_source.borrow().is_empty());
+    }
+}

@@ -1,0 +1,66 @@
+//! Stage 5: opens the server side of a connection by TCP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::rt::{self, Socket};
+use super::shard::Shard;
+use crate::sys::socket::{ConnectionOptions, DialOptions, Source, dial, set_connection_options};
+use crate::telemetry::counters::Limit;
+
+/// Why a dial failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// No answer within the deadline.
+    #[error("no answer from {to} within {limit:?}")]
+    TimedOut {
+        /// Destination.
+        to: SocketAddr,
+        /// Deadline.
+        limit: Duration,
+    },
+    /// The kernel's error.
+    #[error("{source} (dialling {to})")]
+    Io {
+        /// Destination.
+        to: SocketAddr,
+        /// Its error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Connects to `to`. The socket carries the node's mark and `options`.
+pub(crate) async fn tcp(
+    shard: &Shard,
+    to: SocketAddr,
+    source: Source,
+    options: &ConnectionOptions,
+) -> Result<Rc<Socket>, DialError> {
+    let limit = shard.config.timeouts.dial;
+    let failed = |source| DialError::Io { to, source };
+    let mark = shard.config.socket.packet_mark;
+    let dialled = dial(to, &DialOptions { mark, source }).map_err(failed)?;
+    if let Some(error) = dialled.source_error {
+        shard.warn_source(&error);
+    }
+    let started = rt::now();
+    match rt::within(limit, Socket::connect(dialled.fd)).await {
+        None => {
+            shard.telemetry.counters().limit(Limit::DialTimeout).add(1);
+            Err(DialError::TimedOut { to, limit })
+        }
+        Some(Err(source)) => Err(failed(source)),
+        Some(Ok(socket)) => {
+            shard
+                .telemetry
+                .counters()
+                .dial_seconds
+                .record(rt::now() - started);
+            set_connection_options(socket.fd(), options);
+            Ok(Rc::new(socket))
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Stage 1: accepts connections, sheds load at the limits, starts one task a connection.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::local::LocalKey;
+use super::rt::{self, First, Listener, Signal, Socket};
+use super::shard::{ListenerRole, PlannedListener, Shard};
+use super::{inbound, outbound, passthrough, socks};
+use crate::config::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN, ACCEPTS_PER_TURN_MAX};
+use crate::config::{Config, ForwardTarget};
+use crate::model::addr::ClientAddr;
+use crate::sys;
+use crate::sys::socket::{ConnectionOptions, set_connection_options};
+use crate::telemetry::counters::{Limit, ListenerKind};
+use crate::telemetry::flow::Direction;
+use crate::telemetry::log_limit;
+
+/// A fresh connection.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: Rc<Socket>,
+    pub(crate) client: ClientAddr,
+    pub(crate) at: Instant,
+}
+
+/// What to do with the connections of a listener.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// Captured outbound.
+    Outbound(LocalKey),
+    /// Captured inbound plain text; the flag: dial from the client's address.
+    Plaintext(bool),
+    /// HBONE; the flag as above.
+    Inbound(bool),
+    /// SOCKS5.
+    Socks(LocalKey),
+    /// Fixed destination.
+    Forward(LocalKey, ForwardTarget),
+}
+
+impl Kind {
+    pub(crate) fn new(config: &Config, planned: &PlannedListener) -> Self {
+        let local = LocalKey::of_listener(&config.mode, planned.addr.ip());
+        match &planned.role {
+            ListenerRole::Outbound => Self::Outbound(local),
+            ListenerRole::InboundPlaintext => Self::Plaintext(planned.transparent),
+            ListenerRole::Inbound => Self::Inbound(planned.transparent),
+            ListenerRole::Socks5 => Self::Socks(local),
+            ListenerRole::Forward(to, account) => {
+                let local = account.clone().map_or(local, LocalKey::Account);
+                Self::Forward(local, to.clone())
+            }
+        }
+    }
+
+    const fn counted(&self) -> ListenerKind {
+        match self {
+            Self::Outbound(_) => ListenerKind::Outbound,
+            Self::Plaintext(_) => ListenerKind::InboundPlaintext,
+            Self::Inbound(_) => ListenerKind::Inbound,
+            Self::Socks(_) => ListenerKind::Socks5,
+            Self::Forward(..) => ListenerKind::Forward,
+        }
+    }
+
+    const fn direction(&self) -> Direction {
+        match self {
+            Self::Outbound(_) | Self::Socks(_) | Self::Forward(..) => Direction::Outbound,
+            Self::Plaintext(_) | Self::Inbound(_) => Direction::Inbound,
+        }
+    }
+}
+
+/// Registers a listener and starts its accept loop.
+///
+/// # Errors
+/// When the driver refuses the descriptor.
+pub(crate) fn start(shard: &Rc<Shard>, planned: PlannedListener, kind: Kind) -> io::Result<()> {
+    let listener = Listener::from_fd(planned.fd)?;
+    let task = accept_loop(Rc::clone(shard), listener, kind, planned.addr);
+    shard.spawn(task, || {});
+    Ok(())
+}
+
+async fn accept_loop(shard: Rc<Shard>, listener: Listener, kind: Kind, addr: SocketAddr) {
+    let mut reserve = Reserve::new();
+    let mut backoff = ACCEPT_BACKOFF_MIN;
+    loop {
+        match rt::race(shard.drain.wait(), listener.readable()).await {
+            First::Left(()) => return,
+            First::Right(Ok(())) => {}
+            First::Right(Err(error)) => {
+                tracing::error!(target: "corelane::listener", %addr, %error, "cannot wait for connections");
+                rt::sleep(ACCEPT_BACKOFF_MAX).await;
+            }
+        }
+        match accept_batch(&shard, &listener, &kind) {
+            Ok(()) => backoff = ACCEPT_BACKOFF_MIN,
+            Err(error) => {
+                exhausted(&shard, &listener, addr, &error, &mut reserve);
+                rt::sleep(backoff).await;
+                backoff = longer(backoff);
+            }
+        }
+    }
+}
+
+fn longer(backoff: Duration) -> Duration {
+    (backoff * 2).min(ACCEPT_BACKOFF_MAX)
+}
+
+/// Takes what waits, bounded; an error means that descriptors or memory ran out.
+fn accept_batch(shard: &Rc<Shard>, listener: &Listener, kind: &Kind) -> io::Result<()> {
+    for _ in 0..ACCEPTS_PER_TURN_MAX {
+        match listener.try_accept() {
+            Ok((fd, peer)) => admit(shard, kind, fd, peer),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if sys::fds::is_exhausted(&error) => return Err(error),
+            // The connection ended before we took it (accept(2): treat network errors as retry).
+            Err(_) => shard.telemetry.counters().accept_errors.add(1),
+        }
+    }
+    Ok(())
+}
+
+/// One descriptor kept back: with it the connections that wait are answered by a reset instead of
+/// being left hanging when all others are in use.
+struct Reserve(Option<File>);
+
+impl Reserve {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+}
+
+fn exhausted(
+    shard: &Shard,
+    listener: &Listener,
+    addr: SocketAddr,
+    error: &io::Error,
+    reserve: &mut Reserve,
+) {
+    shard.telemetry.counters().accept_errors.add(1);
+    shard.telemetry.counters().limit(Limit::Descriptors).add(1);
+    log_limit::warn!(
+        %addr, %error,
+        "cannot accept; resetting waiting connections. Raise the descriptor limit (ulimit -n, \
+         LimitNOFILE=) or lower limits.connections"
+    );
+    if reserve.0.take().is_some()
+        && let Ok((fd, _)) = listener.try_accept()
+    {
+        sys::socket::reset_on_close(sys::fds::borrow(&fd));
+    }
+    *reserve = Reserve::new();
+}
+
+fn admit(shard: &Rc<Shard>, kind: &Kind, fd: OwnedFd, peer: SocketAddr) {
+    let client = ClientAddr::new(peer);
+    let counters = shard.telemetry.counters();
+    if shard.connections.get() >= shard.connections_max {
+        counters.limit(Limit::Connections).add(1);
+        sys::socket::reset_on_close(sys::fds::borrow(&fd));
+        return;
+    }
+    counters.accepted(kind.counted()).add(1);
+    // Tunnels and SOCKS5 follow the reference: no keepalive on their accepted sockets, except that
+    // a tunnel whose peer vanished must not stay for ever (its pings notice).
+    let options = match kind {
+        Kind::Inbound(_) => shard.tunnel_options(),
+        Kind::Socks(_) => ConnectionOptions::default(),
+        Kind::Outbound(_) | Kind::Plaintext(_) | Kind::Forward(..) => shard.connection_options(),
+    };
+    set_connection_options(sys::fds::borrow(&fd), &options);
+    let socket = match Socket::from_fd(fd) {
+        Ok(socket) => Rc::new(socket),
+        Err(_) => {
+            counters.accept_errors.add(1);
+            return;
+        }
+    };
+    let open = Open::new(shard, kind.direction());
+    let accepted = Accepted {
+        socket: Rc::clone(&socket),
+        client,
+        at: rt::now(),
+    };
+    let task = serve(Rc::clone(shard), kind.clone(), accepted, open);
+    shard.spawn(task, move || socket.reset_on_close());
+}
+
+async fn serve(shard: Rc<Shard>, kind: Kind, accepted: Accepted, _open: Open) {
+    match kind {
+        Kind::Outbound(local) => outbound::captured(shard, local, accepted).await,
+        Kind::Forward(local, to) => outbound::forward(shard, local, to, accepted).await,
+        Kind::Socks(local) => socks::serve(shard, local, accepted).await,
+        Kind::Plaintext(transparent) => passthrough::serve(shard, transparent, accepted).await,
+        Kind::Inbound(transparent) => inbound::serve(shard, transparent, accepted).await,
+    }
+}
+
+/// Counts an accepted connection for as long as its task lives, however it ends.
+struct Open {
+    shard: Rc<Shard>,
+    direction: Direction,
+}
+
+impl Open {
+    fn new(shard: &Rc<Shard>, direction: Direction) -> Self {
+        shard.connections.set(shard.connections.get() + 1);
+        shard.telemetry.counters().connections_open.add(1);
+        shard.telemetry.socket_opened(direction);
+        Self {
+            shard: Rc::clone(shard),
+            direction,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shard.connections.set(self.shard.connections.get() - 1);
+        self.shard.telemetry.counters().connections_open.add(-1);
+        self.shard.telemetry.socket_closed(self.direction);
+    }
+}
+
+/// Never fires: for connections that no policy is rechecked for.
+pub(crate) fn never<T: Clone>() -> Signal<T> {
+    Signal::default()
+}

@@ -1,0 +1,267 @@
+//! Runs the stages for a connection leaving a workload: capture, route, dial, relay.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::capture::{self, Captured};
+use super::dial::{self, DialError};
+use super::listener::{Accepted, never};
+use super::local::LocalKey;
+use super::pool::{self, Key};
+use super::relay::{self, Side};
+use super::rt::{self, First, Socket};
+use super::shard::Shard;
+use crate::config::ForwardTarget;
+use crate::decision::authorize::Permit;
+use crate::decision::route::{NextHop, Route, RouteRequest, Target, Via, route};
+use crate::hbone::connect::{ConnectRequest, Forwarded};
+use crate::model::baggage::Baggage;
+use crate::model::close::CloseReason;
+use crate::model::identity::Identity;
+use crate::model::trace::TraceParent;
+use crate::sys::socket::Source;
+use crate::telemetry::OpenFlow;
+use crate::telemetry::flow::{Direction, Flow, Party};
+
+/// Serves a captured connection.
+pub(crate) async fn captured(shard: Rc<Shard>, local: LocalKey, accepted: Accepted) {
+    let socket = Rc::clone(&accepted.socket);
+    let client = accepted.client.get();
+    let to = match capture::destination(&socket) {
+        Ok(to) => to,
+        Err(error) => {
+            shard.refused(Direction::Outbound, client, None, &error);
+            return socket.reset_on_close();
+        }
+    };
+    run(
+        &shard,
+        &local,
+        accepted,
+        Target::Address(to),
+        Some(to.get()),
+    )
+    .await;
+}
+
+/// Serves a connection of a forward.
+pub(crate) async fn forward(
+    shard: Rc<Shard>,
+    local: LocalKey,
+    to: ForwardTarget,
+    accepted: Accepted,
+) {
+    let shown = match &to {
+        ForwardTarget::Address(addr) => Some(*addr),
+        ForwardTarget::Hostname(..) => None,
+    };
+    run(
+        &shard,
+        &local,
+        accepted,
+        capture::forward_target(&to),
+        shown,
+    )
+    .await;
+}
+
+async fn run(
+    shard: &Rc<Shard>,
+    local: &LocalKey,
+    accepted: Accepted,
+    target: Target,
+    shown: Option<SocketAddr>,
+) {
+    let (socket, client) = (Rc::clone(&accepted.socket), accepted.client.get());
+    let work = async {
+        match capture::identify(shard, local, accepted, target).await {
+            Ok(captured) => match connect(shard, captured).await {
+                Ok(open) => open.relay().await,
+                Err(_reported) => socket.reset_on_close(),
+            },
+            Err(error) => {
+                shard.refused(Direction::Outbound, client, shown, &error);
+                socket.reset_on_close();
+            }
+        }
+    };
+    if let First::Left(()) = rt::race(shard.force.wait(), work).await {
+        socket.reset_on_close();
+    }
+}
+
+/// A connection with both sides open, not yet relayed.
+#[derive(Debug)]
+pub(crate) struct Open {
+    client: Rc<Socket>,
+    server: Side,
+    flow: OpenFlow,
+    #[cfg(feature = "faults")]
+    port: u16,
+}
+
+impl Open {
+    /// Relays to the end and reports.
+    pub(crate) async fn relay(self) {
+        let Self {
+            client,
+            server,
+            flow,
+            #[cfg(feature = "faults")]
+            port,
+        } = self;
+        #[cfg(feature = "faults")]
+        super::faults::trip(port);
+        let permit = Permit::outbound();
+        let reason = relay::run(Side::Tcp(client), server, permit, &flow, &never()).await;
+        flow.finish(&reason, rt::now());
+    }
+}
+
+/// Routes and dials. On failure everything is reported; the caller answers the client.
+pub(crate) async fn connect(shard: &Rc<Shard>, captured: Captured) -> Result<Open, CloseReason> {
+    match decide(shard, &captured) {
+        Ok(route) => dial_route(shard, &captured, route).await,
+        Err(reason) => {
+            let to = match &captured.target {
+                Target::Address(to) => Some(to.get()),
+                Target::Hostname(..) => None,
+            };
+            shard.refused(Direction::Outbound, captured.client.get(), to, &reason);
+            Err(reason)
+        }
+    }
+}
+
+fn decide(shard: &Shard, captured: &Captured) -> Result<Route, CloseReason> {
+    let request = RouteRequest {
+        source: Arc::clone(&captured.source),
+        client: captured.client,
+        target: captured.target.clone(),
+        network: Arc::clone(&shard.config.network),
+        hbone_port: shard.config.hbone_port(),
+    };
+    route(&request, &shard.snapshot(), &mut |bound| {
+        shard.random(bound)
+    })
+    .map_err(|error| CloseReason::Route(error.to_string()))
+}
+
+async fn dial_route(
+    shard: &Rc<Shard>,
+    captured: &Captured,
+    route: Route,
+) -> Result<Open, CloseReason> {
+    let next_hop = match &route.next_hop {
+        NextHop::Address(addr) => *addr,
+        NextHop::Hostname(host, port) => {
+            let reason = CloseReason::Route(format!(
+                "the workload is known by hostname only ({host}:{port}), and this node resolves no names"
+            ));
+            shard.refused(Direction::Outbound, captured.client.get(), None, &reason);
+            return Err(reason);
+        }
+    };
+    let own = Arc::new(captured.source.identity());
+    let trace = TraceParent::random(&mut || shard.random_bits());
+    let flow = describe(captured, &route, next_hop, &own, trace);
+    let flow = shard.telemetry.opened(flow, captured.at);
+    let server = match route.via {
+        Via::Tcp => tcp(shard, next_hop).await,
+        Via::Hbone { authority } => {
+            let key = Key {
+                source: own,
+                expected: route.next_hop_identities,
+                next_hop,
+            };
+            let request = ConnectRequest {
+                authority,
+                baggage: Baggage::from(&*captured.source),
+                forwarded: Forwarded {
+                    client: Some(captured.client.get()),
+                    host: route
+                        .destination_service
+                        .as_ref()
+                        .map(|s| Arc::clone(&s.hostname)),
+                },
+                traceparent: Some(trace),
+                forwarded_network: None,
+            };
+            let opened = pool::open(shard, &key, &request).await;
+            opened.map(|(stream, _response)| Side::Pooled(stream))
+        }
+        Via::DoubleHbone { authority, .. } => Err(CloseReason::Route(format!(
+            "{authority} is on another network; this version cannot cross networks"
+        ))),
+    };
+    match server {
+        Ok(server) => {
+            let added = rt::now() - captured.at;
+            shard
+                .telemetry
+                .counters()
+                .added_latency_seconds
+                .record(added);
+            Ok(Open {
+                client: Rc::clone(&captured.socket),
+                server,
+                flow,
+                #[cfg(feature = "faults")]
+                port: match &captured.target {
+                    Target::Address(to) => to.port(),
+                    Target::Hostname(_, port) => *port,
+                },
+            })
+        }
+        Err(reason) => {
+            flow.finish(&reason, rt::now());
+            Err(reason)
+        }
+    }
+}
+
+async fn tcp(shard: &Shard, to: SocketAddr) -> Result<Side, CloseReason> {
+    match dial::tcp(shard, to, Source::Any, &shard.connection_options()).await {
+        Ok(socket) => Ok(Side::Tcp(socket)),
+        Err(error @ (DialError::Io { .. } | DialError::TimedOut { .. })) => {
+            Err(CloseReason::Connect(error.to_string()))
+        }
+    }
+}
+
+fn describe(
+    captured: &Captured,
+    route: &Route,
+    next_hop: SocketAddr,
+    own: &Arc<Identity>,
+    trace: TraceParent,
+) -> Flow {
+    let authority = match &route.via {
+        Via::Tcp => None,
+        Via::Hbone { authority } | Via::DoubleHbone { authority, .. } => Some(authority.clone()),
+    };
+    let tunnelled = authority.is_some();
+    let destination = route.destination_workload.clone();
+    Flow {
+        direction: Direction::Outbound,
+        mutual_tls: tunnelled,
+        source: Party {
+            workload: Some(Arc::clone(&captured.source)),
+            identity: tunnelled.then(|| Arc::clone(own)),
+            baggage: None,
+        },
+        destination: Party {
+            identity: destination
+                .as_ref()
+                .map(|workload| Arc::new(workload.identity())),
+            workload: destination,
+            baggage: None,
+        },
+        service: route.destination_service.clone(),
+        src_addr: captured.client.get(),
+        dst_addr: next_hop,
+        hbone_addr: authority,
+        trace_id: Some(trace),
+    }
+}

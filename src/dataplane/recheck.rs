@@ -1,0 +1,71 @@
+//! Authorizes open connections again when the policies or a workload's policy list change.
+//!
+//! Runs beside the traffic in bounded slices. A connection that lost its permit is told to close
+//! and not waited for, so one slow close delays nobody.
+
+use std::rc::Rc;
+
+use super::rt;
+use super::shard::Shard;
+use crate::config::limits::RECHECK_CONNECTIONS_PER_TURN;
+use crate::decision::authorize::{ConnectionFacts, Denied, authorize};
+use crate::model::close::CloseReason;
+use crate::snapshot::Snapshot;
+
+use std::sync::Arc;
+
+/// Follows the snapshot until the last connection may have ended: while the shard drains, policies
+/// still hold.
+pub(crate) async fn run(shard: Rc<Shard>) {
+    // The shard waits for its tasks; this one must not keep it from ending.
+    drop(rt::race(shard.only_recheck_left(), follow(&shard)).await);
+}
+
+async fn follow(shard: &Shard) {
+    let mut checked = shard.snapshot().policy_generation();
+    loop {
+        let changed = shard.changed.next();
+        let snapshot = shard.snapshot();
+        if snapshot.policy_generation() == checked {
+            changed.await;
+            continue;
+        }
+        checked = snapshot.policy_generation();
+        walk(shard, &snapshot).await;
+        shard.telemetry.counters().policy_rechecks.add(1);
+    }
+}
+
+async fn walk(shard: &Shard, snapshot: &Snapshot) {
+    let mut from = Some(0);
+    while let Some(number) = from {
+        let (entries, next) = shard.table.slice(number, RECHECK_CONNECTIONS_PER_TURN);
+        for entry in entries {
+            let facts = refreshed(&entry.facts, snapshot);
+            if let Err(denied) = authorize(&facts, snapshot).verdict {
+                // A policy that is attached but still on its way decides when it arrives: that
+                // arrival is a change of its own. Closing live traffic on it would be an outage.
+                if matches!(denied, Denied::PolicyUnknown { .. }) {
+                    continue;
+                }
+                shard.telemetry.counters().policy_closed.add(1);
+                entry
+                    .close
+                    .fire(CloseReason::PolicyChange(denied.to_string()));
+            }
+        }
+        from = next;
+        if from.is_some() {
+            rt::yield_now().await;
+        }
+    }
+}
+
+/// The facts with the destination workload as it is now; its policy list may have changed.
+fn refreshed(facts: &ConnectionFacts, snapshot: &Snapshot) -> ConnectionFacts {
+    let mut facts = facts.clone();
+    if let Some(now) = snapshot.workload_by_uid(&facts.destination.uid) {
+        facts.destination = Arc::clone(now);
+    }
+    facts
+}

@@ -1,0 +1,202 @@
+//! Stage 6: moves bytes both ways until both directions have ended, exactly counted.
+//!
+//! Each direction ends by itself with a half close. A reset or failure of one side ends both, and
+//! the other side is reset too: a reset is never turned into a clean end.
+
+mod copy;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::pool::TunnelStream;
+use super::rt::{self, First, Signal, Socket};
+use crate::decision::authorize::Permit;
+use crate::hbone::ResetCode;
+use crate::hbone::stream::{Stream, StreamError};
+use crate::model::close::CloseReason;
+use crate::telemetry::OpenFlow;
+use copy::{Failure, Place};
+
+/// One end of a relay.
+#[derive(Debug)]
+pub(crate) enum Side {
+    /// A TCP connection.
+    Tcp(Rc<Socket>),
+    /// A stream in a tunnel we opened.
+    Pooled(TunnelStream),
+    /// A stream in a tunnel the peer opened.
+    Accepted(Stream),
+}
+
+/// Relays between both sides until both directions ended or `close` fires. Consumes the permit:
+/// what is not authorized cannot be relayed.
+///
+/// Dropping the future resets neither side; the caller drops the sides with it.
+pub(crate) async fn run(
+    client: Side,
+    server: Side,
+    _permit: Permit,
+    flow: &OpenFlow,
+    close: &Signal<CloseReason>,
+) -> CloseReason {
+    match (client, server) {
+        (Side::Tcp(client), Side::Tcp(server)) => {
+            let relay = join(
+                copy::tcp_to_tcp(&client, &server, |n| flow.to_server(n)),
+                copy::tcp_to_tcp(&server, &client, |n| flow.to_client(n)),
+            );
+            let (reason, clean) = outcome(rt::race(close.wait(), relay).await);
+            if !clean {
+                client.reset_on_close();
+                server.reset_on_close();
+            }
+            reason
+        }
+        (Side::Tcp(client), Side::Pooled(tunnel)) => {
+            let TunnelStream { stream, lease } = tunnel;
+            let reason = tunnelled(&client, stream, TcpIs::Client, flow, close).await;
+            drop(lease);
+            reason
+        }
+        (Side::Accepted(stream), Side::Tcp(server)) => {
+            tunnelled(&server, stream, TcpIs::Server, flow, close).await
+        }
+        (Side::Pooled(_) | Side::Accepted(_), _) | (Side::Tcp(_), Side::Accepted(_)) => {
+            CloseReason::Relay("a stream can only be relayed to a TCP connection".to_owned())
+        }
+    }
+}
+
+/// Which side of the relay the TCP connection is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TcpIs {
+    Client,
+    Server,
+}
+
+async fn tunnelled(
+    socket: &Rc<Socket>,
+    stream: Stream,
+    tcp_is: TcpIs,
+    flow: &OpenFlow,
+    close: &Signal<CloseReason>,
+) -> CloseReason {
+    let count_up = |n| flow.to_server(n);
+    let count_down = |n| flow.to_client(n);
+    let (mut recv, mut send) = stream.split();
+    let (reason, clean) = match tcp_is {
+        TcpIs::Client => {
+            let relay = join(
+                copy::tcp_to_tunnel(socket, &mut send, count_up),
+                copy::tunnel_to_tcp(&mut recv, socket, count_down),
+            );
+            outcome(rt::race(close.wait(), relay).await)
+        }
+        TcpIs::Server => {
+            let relay = join(
+                copy::tunnel_to_tcp(&mut recv, socket, count_up),
+                copy::tcp_to_tunnel(socket, &mut send, count_down),
+            );
+            outcome(rt::race(close.wait(), relay).await)
+        }
+    };
+    if !clean {
+        socket.reset_on_close();
+        // Bytes already handed to the tunnel travel before the reset.
+        rt::yield_now().await;
+        send.reset(match reason {
+            CloseReason::ClientReset | CloseReason::ServerReset | CloseReason::Relay(_) => {
+                ResetCode::ConnectError
+            }
+            _ => ResetCode::Cancel,
+        });
+    }
+    reason
+}
+
+/// Result of one direction, told by which way it went.
+enum Ended {
+    Up(Failure),
+    Down(Failure),
+}
+
+/// Runs both directions; the first failure ends both.
+async fn join(
+    up: impl Future<Output = Result<(), Failure>>,
+    down: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Ended> {
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    let (mut up_ended, mut down_ended) = (false, false);
+    poll_fn(|cx| {
+        if !up_ended && let Poll::Ready(result) = up.as_mut().poll(cx) {
+            up_ended = true;
+            if let Err(failure) = result {
+                return Poll::Ready(Err(Ended::Up(failure)));
+            }
+        }
+        if !down_ended && let Poll::Ready(result) = down.as_mut().poll(cx) {
+            down_ended = true;
+            if let Err(failure) = result {
+                return Poll::Ready(Err(Ended::Down(failure)));
+            }
+        }
+        if up_ended && down_ended {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Reason, and whether both sides ended in order.
+fn outcome(first: First<CloseReason, Result<(), Ended>>) -> (CloseReason, bool) {
+    match first {
+        First::Left(reason) => (reason, false),
+        First::Right(Ok(())) => (CloseReason::Complete, true),
+        First::Right(Err(Ended::Up(failure))) => (up_reason(&failure), false),
+        First::Right(Err(Ended::Down(failure))) => (down_reason(&failure), false),
+    }
+}
+
+fn up_reason(failure: &Failure) -> CloseReason {
+    match (failure.place, failure.is_reset()) {
+        (Place::Source, true) => CloseReason::ClientReset,
+        (Place::Sink, true) => CloseReason::ServerReset,
+        (Place::Source, false) => CloseReason::Relay(format!("send: from the client: {failure}")),
+        (Place::Sink, false) => CloseReason::Relay(format!("send: to the server: {failure}")),
+    }
+}
+
+fn down_reason(failure: &Failure) -> CloseReason {
+    match (failure.place, failure.is_reset()) {
+        (Place::Source, true) => CloseReason::ServerReset,
+        (Place::Sink, true) => CloseReason::ClientReset,
+        (Place::Source, false) => {
+            CloseReason::Relay(format!("receive: from the server: {failure}"))
+        }
+        (Place::Sink, false) => CloseReason::Relay(format!("receive: to the client: {failure}")),
+    }
+}
+
+/// Sends all of `bytes`. Dropping the future leaves an unknown part sent.
+pub(crate) async fn send_all(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match socket.try_send(&bytes[sent..]) {
+            Ok(count) => sent += count,
+            Err(error) if copy::is_transient(&error) => socket.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl From<StreamError> for copy::Cause {
+    fn from(error: StreamError) -> Self {
+        Self::Stream(error)
+    }
+}

@@ -1,0 +1,291 @@
+//! Moves bytes in one direction through a buffer the shard lends, readiness first.
+//!
+//! An idle direction owns no buffer. Bytes are taken from a source only when its sink has room, so
+//! back-pressure reaches the sender. Nothing here wakes itself; long turns yield.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+
+use bytes::Bytes;
+
+use crate::config::limits::{RELAY_BUFFER_BYTES, RELAY_TURN_BYTES_MAX};
+use crate::dataplane::rt::{self, First, Socket};
+use crate::hbone::ResetCode;
+use crate::hbone::stream::{RecvHalf, SendHalf, StreamError};
+
+/// Where a direction failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Taking bytes.
+    Source,
+    /// Giving bytes.
+    Sink,
+}
+
+/// What failed.
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// A socket.
+    Socket(io::Error),
+    /// A stream.
+    Stream(StreamError),
+}
+
+/// Why a direction ended other than by end of stream.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) place: Place,
+    cause: Cause,
+}
+
+impl Failure {
+    /// Whether the peer of that place reset the connection, or is gone.
+    pub(super) fn is_reset(&self) -> bool {
+        match &self.cause {
+            Cause::Socket(error) => matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::NotConnected
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::TimedOut
+                    | io::ErrorKind::HostUnreachable
+            ),
+            Cause::Stream(error) => matches!(error, StreamError::Reset(_)),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Cause::Socket(error) => error.fmt(f),
+            Cause::Stream(error) => error.fmt(f),
+        }
+    }
+}
+
+fn source(cause: impl Into<Cause>) -> Failure {
+    Failure {
+        place: Place::Source,
+        cause: cause.into(),
+    }
+}
+
+fn sink(cause: impl Into<Cause>) -> Failure {
+    Failure {
+        place: Place::Sink,
+        cause: cause.into(),
+    }
+}
+
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Self {
+        Self::Socket(error)
+    }
+}
+
+thread_local! {
+    /// Lent for the moment between a receive and the send that follows, never across an await.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; RELAY_BUFFER_BYTES].into());
+}
+
+/// What one non-blocking step did.
+enum Step {
+    /// Bytes went through; `more` when the source probably has more at once.
+    Moved { bytes: usize, more: bool },
+    /// The source has nothing now.
+    SourceEmpty,
+    /// The sink took a part; the rest is to be sent when it has room.
+    SinkFull { bytes: usize, rest: Vec<u8> },
+    /// End of stream.
+    End,
+}
+
+/// Copies until end of stream, then half-closes the sink.
+pub(super) async fn tcp_to_tcp(
+    from: &Socket,
+    to: &Socket,
+    count: impl Fn(u64),
+) -> Result<(), Failure> {
+    let mut turn = 0;
+    loop {
+        match step(from, to)? {
+            Step::Moved { bytes, more } => {
+                count(bytes as u64);
+                turn += bytes;
+                if turn >= RELAY_TURN_BYTES_MAX {
+                    turn = 0;
+                    rt::yield_now().await;
+                } else if !more {
+                    turn = 0;
+                    from.readable().await.map_err(source)?;
+                }
+            }
+            Step::SourceEmpty => {
+                turn = 0;
+                from.readable().await.map_err(source)?;
+            }
+            Step::SinkFull { bytes, rest } => {
+                turn = 0;
+                count(bytes as u64);
+                send_all(to, &rest, &count).await?;
+            }
+            Step::End => return half_close(to),
+        }
+    }
+}
+
+fn step(from: &Socket, to: &Socket) -> Result<Step, Failure> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let received = match from.try_recv(buffer) {
+            Ok(0) => return Ok(Step::End),
+            Ok(received) => received,
+            Err(error) if is_transient(&error) => return Ok(Step::SourceEmpty),
+            Err(error) => return Err(source(error)),
+        };
+        let sent = match to.try_send(&buffer[..received]) {
+            Ok(sent) => sent,
+            Err(error) if is_transient(&error) => 0,
+            Err(error) => return Err(sink(error)),
+        };
+        if sent == received {
+            Ok(Step::Moved {
+                bytes: sent,
+                more: received == buffer.len(),
+            })
+        } else {
+            Ok(Step::SinkFull {
+                bytes: sent,
+                rest: buffer[sent..received].to_vec(),
+            })
+        }
+    })
+}
+
+async fn send_all(to: &Socket, mut rest: &[u8], count: &impl Fn(u64)) -> Result<(), Failure> {
+    while !rest.is_empty() {
+        match to.try_send(rest) {
+            Ok(sent) => {
+                count(sent as u64);
+                rest = &rest[sent..];
+            }
+            Err(error) if is_transient(&error) => to.writable().await.map_err(sink)?,
+            Err(error) => return Err(sink(error)),
+        }
+    }
+    Ok(())
+}
+
+fn half_close(to: &Socket) -> Result<(), Failure> {
+    match to.shutdown_write() {
+        // The sink reset its connection; its own direction tells so.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        Err(error) => Err(sink(error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+pub(super) fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// Copies until end of stream, then sends END_STREAM. Watches for the peer's reset meanwhile.
+pub(super) async fn tcp_to_tunnel(
+    from: &Socket,
+    to: &mut SendHalf,
+    count: impl Fn(u64),
+) -> Result<(), Failure> {
+    let mut turn = 0;
+    let mut wait = false;
+    loop {
+        if wait {
+            match rt::race(poll_fn(|cx| to.poll_reset(cx)), from.readable()).await {
+                First::Left(error) => return stopped(error),
+                First::Right(ready) => ready.map_err(source)?,
+            }
+        }
+        // Room is asked for only once bytes are there: reserved and unused, it would be taken from
+        // the other streams of the tunnel.
+        let room = match poll_fn(|cx| to.poll_capacity(cx, RELAY_BUFFER_BYTES)).await {
+            Ok(room) => room.min(RELAY_BUFFER_BYTES),
+            Err(error) => return stopped(error),
+        };
+        let received =
+            BUFFER.with_borrow_mut(|buffer| match from.try_recv(&mut buffer[..room]) {
+                Ok(received) => Ok(Some(Bytes::copy_from_slice(&buffer[..received]))),
+                Err(error) if is_transient(&error) => Ok(None),
+                Err(error) => Err(source(error)),
+            })?;
+        let Some(data) = received else {
+            to.release();
+            turn = 0;
+            wait = true;
+            continue;
+        };
+        if data.is_empty() {
+            return to.finish().map_err(sink);
+        }
+        let bytes = data.len();
+        to.send(data).map_err(sink)?;
+        count(bytes as u64);
+        turn += bytes;
+        wait = bytes < room;
+        if wait {
+            to.release();
+        }
+        if turn >= RELAY_TURN_BYTES_MAX {
+            turn = 0;
+            rt::yield_now().await;
+        }
+    }
+}
+
+/// A peer that has ended its own direction may ask us to stop sending: that is an orderly end.
+fn stopped(error: StreamError) -> Result<(), Failure> {
+    match error {
+        StreamError::Reset(ResetCode::NoError) => Ok(()),
+        error => Err(sink(error)),
+    }
+}
+
+/// Copies until END_STREAM, then half-closes the socket. Credit returns only for forwarded bytes.
+pub(super) async fn tunnel_to_tcp(
+    from: &mut RecvHalf,
+    to: &Socket,
+    count: impl Fn(u64),
+) -> Result<(), Failure> {
+    let mut turn = 0;
+    loop {
+        let data = match poll_fn(|cx| from.poll_data(cx)).await {
+            Ok(Some(data)) => data,
+            Ok(None) => return half_close(to),
+            Err(error) => return Err(source(error)),
+        };
+        let mut rest = &data[..];
+        while !rest.is_empty() {
+            match to.try_send(rest) {
+                Ok(sent) => {
+                    count(sent as u64);
+                    from.forwarded(sent);
+                    rest = &rest[sent..];
+                }
+                Err(error) if is_transient(&error) => {
+                    turn = 0;
+                    to.writable().await.map_err(sink)?;
+                }
+                Err(error) => return Err(sink(error)),
+            }
+        }
+        turn += data.len();
+        if turn >= RELAY_TURN_BYTES_MAX {
+            turn = 0;
+            rt::yield_now().await;
+        }
+    }
+}

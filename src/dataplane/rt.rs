@@ -1,0 +1,63 @@
+//! The one door to monoio: drivers, spawn with panics contained, yield, readiness, timers.
+//!
+//! Rules (each was measured, see ARCHITECTURE.md): the ring is built on its own thread; nothing
+//! wakes itself, [`yield_now`] goes through the driver; sockets are waited for by readiness and
+//! moved by non-blocking calls, so dropping any future here loses no byte.
+
+mod driver;
+mod mailbox;
+mod socket;
+mod sync;
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+pub use driver::{DriverKind, DriverReport, block_on};
+pub use mailbox::{Inbox, Mailbox, mailbox, yield_now};
+pub use socket::{Listener, PollSocket, Socket};
+pub use sync::{First, Pulse, Signal, race};
+
+/// Starts a task on this shard. A panic inside is contained: `on_panic` runs, the task ends.
+pub fn spawn(task: impl Future<Output = ()> + 'static, on_panic: impl FnOnce() + 'static) {
+    drop(monoio::spawn(async move {
+        if contain(task).await.is_none() {
+            on_panic();
+        }
+    }));
+}
+
+/// Runs `task`, turning a panic into `None`.
+pub async fn contain<T>(task: impl Future<Output = T>) -> Option<T> {
+    let mut task = pin!(task);
+    std::future::poll_fn(|cx: &mut Context<'_>| {
+        match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+            Ok(Poll::Ready(value)) => Poll::Ready(Some(value)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
+/// The monotonic clock. The one place a shard reads it.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shard's own door to the clock"
+)]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Completes after `duration`, at a resolution of about a millisecond.
+pub async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// Runs `task` for at most `limit`; `None` when the time is up. The task is dropped then.
+pub async fn within<T>(limit: Duration, task: impl Future<Output = T>) -> Option<T> {
+    monoio::time::timeout(limit, task).await.ok()
+}

@@ -1,0 +1,302 @@
+//! Sockets of a shard: readiness from the driver, bytes by non-blocking calls.
+//!
+//! Nothing here owns a buffer, so an idle connection costs none, and no byte is lost when a future
+//! is dropped.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use monoio::net::TcpStream;
+
+use crate::sys;
+use crate::transport::Transport;
+
+/// A connected TCP socket.
+pub struct Socket {
+    inner: TcpStream,
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Socket({})", self.inner.as_raw_fd())
+    }
+}
+
+impl Socket {
+    /// Registers a non-blocking descriptor with this shard's driver.
+    ///
+    /// # Errors
+    /// When the driver refuses it (epoll only).
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            inner: TcpStream::from_std(sys::socket::into_std(fd))?,
+        })
+    }
+
+    /// Its descriptor.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        sys::fds::borrow(&self.inner)
+    }
+
+    /// Waits until receiving would not block.
+    ///
+    /// # Errors
+    /// Of the driver.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.inner.readable(false).await
+    }
+
+    /// Waits until sending would not block.
+    ///
+    /// # Errors
+    /// Of the driver.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.inner.writable(false).await
+    }
+
+    /// Receives without blocking; `Ok(0)` is end of stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` and those of recv(2).
+    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        sys::socket::recv(self.fd(), buffer)
+    }
+
+    /// Sends without blocking.
+    ///
+    /// # Errors
+    /// `WouldBlock` and those of send(2).
+    pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        sys::socket::send(self.fd(), bytes)
+    }
+
+    /// Ends the sending direction.
+    ///
+    /// # Errors
+    /// `NotConnected` after a reset.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        sys::socket::shutdown_write(self.fd())
+    }
+
+    /// Makes the close that follows the last use send RST.
+    pub fn reset_on_close(&self) {
+        sys::socket::reset_on_close(self.fd());
+    }
+
+    /// Local address, canonical.
+    ///
+    /// # Errors
+    /// Of getsockname(2).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(crate::model::addr::canonical(sys::socket::local_addr(
+            self.fd(),
+        )?))
+    }
+
+    /// Starts and completes a connect. Bound it with a deadline.
+    ///
+    /// # Errors
+    /// Of connect(2).
+    pub async fn connect(fd: OwnedFd) -> io::Result<Self> {
+        let socket = Self::from_fd(fd)?;
+        socket.writable().await?;
+        match sys::socket::take_error(socket.fd())? {
+            Some(error) => Err(error),
+            None => Ok(socket),
+        }
+    }
+}
+
+/// Anything whose readability matters: a listening socket or an eventfd.
+pub struct Listener {
+    inner: TcpStream,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listener({})", self.inner.as_raw_fd())
+    }
+}
+
+impl Listener {
+    /// Registers a non-blocking descriptor with this shard's driver.
+    ///
+    /// # Errors
+    /// When the driver refuses it.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        // monoio asks nothing of the descriptor but that it can be polled.
+        Ok(Self {
+            inner: TcpStream::from_std(sys::socket::into_std(fd))?,
+        })
+    }
+
+    /// Waits until a connection (or event) is there.
+    ///
+    /// # Errors
+    /// Of the driver.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.inner.readable(false).await
+    }
+
+    /// Accepts one waiting connection.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none waits; those of accept(2).
+    pub fn try_accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+        sys::socket::accept(sys::fds::borrow(&self.inner))
+    }
+}
+
+/// A socket as [`Transport`]: polled instead of awaited, for TLS and HTTP/2.
+pub struct PollSocket {
+    socket: Rc<Socket>,
+    read: Waiter,
+    write: Waiter,
+}
+
+impl std::fmt::Debug for PollSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.socket.fmt(f)
+    }
+}
+
+impl PollSocket {
+    /// Wraps a socket.
+    #[must_use]
+    pub fn new(socket: Rc<Socket>) -> Self {
+        Self {
+            socket,
+            read: Waiter::default(),
+            write: Waiter::default(),
+        }
+    }
+
+    /// The socket below.
+    #[must_use]
+    pub const fn socket(&self) -> &Rc<Socket> {
+        &self.socket
+    }
+}
+
+impl Transport for PollSocket {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.socket.try_recv(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::task::ready!(self.read.poll(cx, &self.socket, Direction::Read))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match sys::socket::send_vectored(self.socket.fd(), slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::task::ready!(self.write.poll(cx, &self.socket, Direction::Write))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.socket.shutdown_write() {
+            // A peer that reset the connection has closed it already.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            done => Poll::Ready(done),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Read,
+    Write,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WaitState {
+    Idle,
+    Armed,
+    Ready,
+    Failed,
+}
+
+type Loop = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Waits for one direction. The waiting future is made once and armed again for each wait, so a
+/// wait costs no allocation.
+#[derive(Default)]
+struct Waiter {
+    running: Option<(Loop, Rc<Cell<WaitState>>)>,
+}
+
+impl Waiter {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &Rc<Socket>,
+        direction: Direction,
+    ) -> Poll<io::Result<()>> {
+        let (task, state) = self.running.get_or_insert_with(|| {
+            let state = Rc::new(Cell::new(WaitState::Idle));
+            (
+                wait_loop(Rc::clone(socket), direction, Rc::clone(&state)),
+                state,
+            )
+        });
+        if state.get() == WaitState::Idle {
+            state.set(WaitState::Armed);
+        }
+        // Never completes; progress shows in the state.
+        let _ = task.as_mut().poll(cx);
+        match state.get() {
+            WaitState::Ready => {
+                state.set(WaitState::Idle);
+                Poll::Ready(Ok(()))
+            }
+            WaitState::Failed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            WaitState::Idle | WaitState::Armed => Poll::Pending,
+        }
+    }
+}
+
+fn wait_loop(socket: Rc<Socket>, direction: Direction, state: Rc<Cell<WaitState>>) -> Loop {
+    Box::pin(async move {
+        loop {
+            poll_fn(|_| match state.get() {
+                WaitState::Armed => Poll::Ready(()),
+                WaitState::Idle | WaitState::Ready | WaitState::Failed => Poll::Pending,
+            })
+            .await;
+            let waited = match direction {
+                Direction::Read => socket.readable().await,
+                Direction::Write => socket.writable().await,
+            };
+            state.set(if waited.is_ok() {
+                WaitState::Ready
+            } else {
+                WaitState::Failed
+            });
+        }
+    })
+}

@@ -1,0 +1,396 @@
+//! One shard: a thread on one core with its own ring, listeners, tunnels, table and counters.
+//!
+//! [`Plan`] comes from the control thread, [`run`] turns it into a running shard and returns when
+//! the shard has drained. Messages arrive by the mailbox.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use super::admission::Admission;
+use super::listener::{self, Kind};
+use super::local::LocalKey;
+use super::pool::Pool;
+use super::recheck;
+use super::rt::{self, DriverReport, First, Inbox, Mailbox, Pulse, Signal};
+use super::table::Table;
+use super::tunnel_settings;
+use crate::config::limits::{
+    TUNNEL_KEEPALIVE, TUNNEL_KEEPALIVE_RETRIES, TUNNEL_LIFE_GRACEFUL_PERCENT, TUNNEL_USER_TIMEOUT,
+};
+use crate::config::{Config, ForwardTarget};
+use crate::hbone;
+use crate::model::close::CloseReason;
+use crate::model::identity::Identity;
+use crate::snapshot::Snapshot;
+use crate::snapshot::exchange::{Reader, Subscription};
+use crate::sys::socket::{ConnectionOptions, Keepalive};
+use crate::telemetry::ShardTelemetry;
+use crate::telemetry::counters::DriverInfo;
+use crate::telemetry::flow::Direction;
+use crate::tls::credentials::{CredentialStore, Credentials};
+
+/// What the control thread tells a shard.
+#[derive(Debug)]
+pub enum Message {
+    /// A snapshot or credentials were published.
+    Changed,
+    /// Stop accepting; let connections end.
+    Drain,
+    /// End every connection now.
+    Force,
+    /// Answer by storing this number in the heartbeat.
+    Ping(u64),
+}
+
+/// A bound listening socket and what it is for.
+#[derive(Debug)]
+pub struct PlannedListener {
+    /// The socket, non-blocking.
+    pub fd: OwnedFd,
+    /// Its bound address.
+    pub addr: SocketAddr,
+    /// What it is for.
+    pub role: ListenerRole,
+    /// Whether IP_TRANSPARENT is set on it: applications may be dialled from the client's address.
+    pub transparent: bool,
+}
+
+/// What a listener is for.
+#[derive(Clone, Debug)]
+pub enum ListenerRole {
+    /// Captured outbound connections.
+    Outbound,
+    /// Captured inbound plain text.
+    InboundPlaintext,
+    /// HBONE.
+    Inbound,
+    /// SOCKS5.
+    Socks5,
+    /// A forward: where to, and as which workload.
+    Forward(ForwardTarget, Option<crate::config::ServiceAccountRef>),
+}
+
+/// Everything a shard is built from; moved to its thread.
+#[derive(Debug)]
+pub struct Plan {
+    /// Number of the shard.
+    pub index: usize,
+    /// Configuration of the node.
+    pub config: Arc<Config>,
+    /// Mesh state.
+    pub state: Subscription<Snapshot>,
+    /// Certificates.
+    pub credentials: Subscription<CredentialStore>,
+    /// Where it counts and reports.
+    pub telemetry: ShardTelemetry,
+    /// Its listeners.
+    pub listeners: Vec<PlannedListener>,
+    /// Its messages.
+    pub inbox: Inbox<Message>,
+    /// Stores the newest ping's number.
+    pub heartbeat: Arc<AtomicU64>,
+    /// Descriptor limit of the process.
+    pub descriptors: u64,
+}
+
+/// Sends messages to a shard.
+pub type ShardMailbox = Mailbox<Message>;
+
+/// The running shard, shared by its tasks.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) config: Arc<Config>,
+    pub(crate) telemetry: Rc<ShardTelemetry>,
+    pub(crate) pool: Pool,
+    pub(crate) table: Rc<Table>,
+    pub(crate) admission: Rc<Admission>,
+    /// Beats when state or credentials change.
+    pub(crate) changed: Pulse,
+    /// Stop accepting.
+    pub(crate) drain: Signal<()>,
+    /// End everything.
+    pub(crate) force: Signal<()>,
+    pub(crate) hbone: hbone::Settings,
+    /// Connections this shard may hold at once.
+    pub(crate) connections_max: u64,
+    pub(crate) connections: Cell<u64>,
+    state: Reader<Snapshot>,
+    credentials: Reader<CredentialStore>,
+    tasks: Cell<usize>,
+    idle: Pulse,
+    random: RefCell<fastrand::Rng>,
+    warned_source: Cell<bool>,
+}
+
+/// Runs a shard on the calling thread until it has drained.
+///
+/// # Errors
+/// When no driver could be built, or a listener cannot be registered with it.
+pub fn run(plan: Plan, started: impl FnOnce(&DriverReport)) -> io::Result<()> {
+    let (driver, entries) = (plan.config.driver, plan.config.ring_entries);
+    rt::block_on(driver, entries, |report| {
+        started(&report);
+        serve(plan, report)
+    })?
+}
+
+async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
+    let Plan {
+        index,
+        config,
+        state,
+        credentials,
+        telemetry,
+        listeners,
+        inbox,
+        heartbeat,
+        ..
+    } = plan;
+    telemetry.counters().set_driver(DriverInfo {
+        name: report.kind.as_str(),
+        fallback: report.fallback.clone().unwrap_or_default(),
+    });
+    let telemetry = Rc::new(telemetry);
+    let parts = config.shards.count as u64;
+    let limits = &config.limits;
+    let shard = Rc::new(Shard {
+        pool: Pool::default(),
+        table: Rc::default(),
+        admission: Admission::new(
+            (limits.unauthenticated_max(plan.descriptors) / parts).max(1),
+            limits.unauthenticated_per_source,
+        ),
+        changed: Pulse::default(),
+        drain: Signal::default(),
+        force: Signal::default(),
+        hbone: tunnel_settings::new(&config, &telemetry),
+        connections_max: (limits.connections_max(plan.descriptors) / parts).max(1),
+        connections: Cell::new(0),
+        state: state.reader(),
+        credentials: credentials.reader(),
+        tasks: Cell::new(0),
+        idle: Pulse::default(),
+        random: RefCell::new(fastrand::Rng::new()),
+        warned_source: Cell::new(false),
+        config,
+        telemetry,
+    });
+    tracing::debug!(target: "corelane::shard", index, driver = %report.kind, "shard started");
+    for planned in listeners {
+        let kind = Kind::new(&shard.config, &planned);
+        listener::start(&shard, planned, kind)?;
+    }
+    shard.spawn(recheck::run(Rc::clone(&shard)), || {});
+    let receiver = Rc::clone(&shard);
+    let messages = inbox.run(move |message| receiver.handle(&message, &heartbeat));
+    let drained = shard.drained();
+    match rt::race(messages, drained).await {
+        First::Left(ended) => ended,
+        First::Right(()) => {
+            // Operations dropped above are cancelled by the driver's next turns; the descriptors
+            // close with them.
+            for _ in 0..3 {
+                rt::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(())
+        }
+    }
+}
+
+impl Shard {
+    /// The newest mesh state.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.state.current()
+    }
+
+    /// Credentials of a local identity.
+    pub(crate) fn credentials(&self, identity: &Identity) -> Result<Arc<Credentials>, CloseReason> {
+        let store = self.credentials.current();
+        match store.get(identity) {
+            Ok(credentials) => Ok(Arc::clone(credentials)),
+            Err(error) => Err(CloseReason::Identity(error.to_string())),
+        }
+    }
+
+    /// A random number below `bound`.
+    pub(crate) fn random(&self, bound: u64) -> u64 {
+        self.random.borrow_mut().u64(0..bound.max(1))
+    }
+
+    /// 64 random bits.
+    pub(crate) fn random_bits(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// Starts a task that the shard waits for before it ends.
+    pub(crate) fn spawn(
+        self: &Rc<Self>,
+        task: impl Future<Output = ()> + 'static,
+        on_panic: impl FnOnce() + 'static,
+    ) {
+        self.tasks.set(self.tasks.get() + 1);
+        let (ended, shard) = (Rc::clone(self), Rc::clone(self));
+        let counted = async move {
+            let _leave = Defer(Some(move || {
+                ended.tasks.set(ended.tasks.get() - 1);
+                if ended.tasks.get() <= 1 {
+                    ended.idle.beat();
+                }
+            }));
+            task.await;
+        };
+        rt::spawn(counted, move || {
+            shard.telemetry.counters().panics.add(1);
+            tracing::error!(target: "corelane::shard", "a task panicked; its connection is closed");
+            on_panic();
+        });
+    }
+
+    /// Completes when the shard drains and no task is left.
+    async fn drained(&self) {
+        self.drain.wait().await;
+        loop {
+            let idle = self.idle.next();
+            if self.tasks.get() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Completes when the shard drains and only the caller's task is left.
+    pub(crate) async fn only_recheck_left(&self) {
+        self.drain.wait().await;
+        loop {
+            let ended = self.idle.next();
+            if self.tasks.get() <= 1 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn handle(&self, message: &Message, heartbeat: &AtomicU64) -> bool {
+        match message {
+            Message::Changed => self.changed.beat(),
+            Message::Drain => self.drain.fire(()),
+            Message::Force => {
+                self.drain.fire(());
+                self.force.fire(());
+            }
+            Message::Ping(number) => heartbeat.store(*number, Ordering::Relaxed),
+        }
+        true
+    }
+
+    /// Options of sockets that carry a workload's own connection.
+    pub(crate) fn connection_options(&self) -> ConnectionOptions {
+        let socket = &self.config.socket;
+        ConnectionOptions {
+            keepalive: socket.keepalive.map(|keepalive| Keepalive {
+                time: keepalive.time,
+                interval: keepalive.interval,
+                retries: keepalive.retries,
+            }),
+            user_timeout: socket.user_timeout(),
+        }
+    }
+
+    /// Options of sockets that carry tunnels: a dead peer must be noticed soon.
+    pub(crate) fn tunnel_options(&self) -> ConnectionOptions {
+        let keepalive = Keepalive {
+            time: TUNNEL_KEEPALIVE,
+            interval: TUNNEL_KEEPALIVE,
+            retries: TUNNEL_KEEPALIVE_RETRIES,
+        };
+        ConnectionOptions {
+            keepalive: Some(keepalive),
+            user_timeout: Some(TUNNEL_USER_TIMEOUT),
+        }
+    }
+
+    /// Says once that the client's address cannot be used as source.
+    pub(crate) fn warn_source(&self, error: &io::Error) {
+        if !self.warned_source.replace(true) {
+            tracing::warn!(
+                target: "corelane::dial", %error,
+                "cannot dial from the client's address; applications see the node's address. \
+                 Grant CAP_NET_RAW or set ENABLE_ORIG_SRC=false"
+            );
+        }
+    }
+
+    /// Logs a connection that was refused before its context was complete.
+    pub(crate) fn refused(
+        &self,
+        direction: Direction,
+        client: SocketAddr,
+        to: Option<SocketAddr>,
+        error: &dyn std::fmt::Display,
+    ) {
+        self.telemetry.refused(direction, client, to, error);
+    }
+
+    /// Key of the workload that listens on `addr`.
+    pub(crate) fn local_key(&self, addr: SocketAddr) -> LocalKey {
+        LocalKey::of_listener(&self.config.mode, addr.ip())
+    }
+}
+
+/// Runs a closure when dropped, also while unwinding.
+struct Defer<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for Defer<F> {
+    fn drop(&mut self) {
+        if let Some(run) = self.0.take() {
+            run();
+        }
+    }
+}
+
+/// How long a tunnel may live: to the first expiry of both ends' certificates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TunnelLife {
+    graceful: Duration,
+    whole: Duration,
+}
+
+impl TunnelLife {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "certificates expire by wall-clock time"
+    )]
+    pub(crate) fn new(own: SystemTime, peer: SystemTime) -> Self {
+        Self::from(
+            own.min(peer)
+                .duration_since(SystemTime::now())
+                .unwrap_or_default(),
+        )
+    }
+
+    fn from(whole: Duration) -> Self {
+        // Timers of the shard reach about two years; no certificate here lives that long unrenewed.
+        let days = Duration::from_hours(24 * 365);
+        let whole = whole.min(days);
+        Self {
+            graceful: whole * TUNNEL_LIFE_GRACEFUL_PERCENT / 100,
+            whole,
+        }
+    }
+
+    /// Completes when no new stream should start.
+    pub(crate) async fn graceful(self) {
+        rt::sleep(self.graceful).await;
+    }
+
+    /// Completes when the tunnel must end.
+    pub(crate) async fn ended(self) {
+        rt::sleep(self.whole).await;
+    }
+}

@@ -1,0 +1,457 @@
+//! Walks the frame headers of a tunnel and keeps the limits that `h2` does not know.
+//!
+//! Inbound: control frames, stream resets, empty DATA, header blocks left open, SETTINGS and their
+//! acknowledgement, GOAWAY. Outbound: DATA frames (each earns control frames, because WINDOW_UPDATE
+//! answers them) and the highest stream that was really sent. Bytes are only looked at, never changed;
+//! a limit that is hit leaves a [`Guard::verdict`], on which the tunnel acts.
+
+use std::cell::{Cell, RefCell};
+use std::time::Instant;
+
+use super::settings::{ControlBudget, Event, LimitKind, Settings};
+
+/// The client connection preface (RFC 9113 section 3.4).
+const PREFACE_BYTES: u32 = 24;
+/// A frame header (RFC 9113 section 4.1).
+const HEAD_BYTES: usize = 9;
+
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
+const PUSH_PROMISE: u8 = 0x5;
+const GOAWAY: u8 = 0x7;
+const CONTINUATION: u8 = 0x9;
+
+const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+
+/// Empty DATA frames forgiven over the life of a tunnel; `h2` allows as many before it says GOAWAY.
+const EMPTY_DATA_MAX: u32 = 100;
+/// Frames below this pin more memory (a read buffer of `h2`) than they carry.
+const SMALL_DATA_BYTES: u32 = 4096;
+/// Small frames that may wait inside `h2` before they are moved to the streams' own buffers.
+const SMALL_DATA_MAX: u32 = 512;
+/// Bytes received before the tunnel lets others run: about half a millisecond of work.
+const BATCH_BYTES: usize = 512 * 1024;
+/// DATA frames whose control-frame earnings are kept: no peer has more unanswered.
+const EARNED_FRAMES_MAX: u64 = 100_000;
+
+/// Which end of the tunnel this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Client,
+    Server,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct FrameHead {
+    length: u32,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+/// Finds frame headers in a byte stream, however it is cut.
+#[derive(Debug, Default)]
+struct Scanner {
+    head: [u8; HEAD_BYTES],
+    filled: usize,
+    /// Bytes to pass over: the preface, or the rest of a payload.
+    skip: u32,
+    current: Option<FrameHead>,
+    /// The first payload bytes of a GOAWAY: last stream and error code.
+    goaway: [u8; 8],
+    goaway_filled: usize,
+}
+
+enum Seen {
+    Start(FrameHead),
+    End(FrameHead, [u8; 8]),
+}
+
+impl Scanner {
+    fn new(preface: bool) -> Self {
+        Self {
+            skip: if preface { PREFACE_BYTES } else { 0 },
+            ..Self::default()
+        }
+    }
+
+    fn feed(&mut self, mut bytes: &[u8], mut see: impl FnMut(Seen)) {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let step = bytes.len().min(self.skip as usize);
+                self.keep_goaway(&bytes[..step]);
+                #[expect(clippy::cast_possible_truncation, reason = "at most `skip`, a u32")]
+                let passed = step as u32;
+                self.skip -= passed;
+                bytes = &bytes[step..];
+            } else {
+                let step = bytes.len().min(HEAD_BYTES - self.filled);
+                self.head[self.filled..self.filled + step].copy_from_slice(&bytes[..step]);
+                self.filled += step;
+                bytes = &bytes[step..];
+                if self.filled < HEAD_BYTES {
+                    return;
+                }
+                self.filled = 0;
+                self.goaway_filled = 0;
+                let head = self.parse();
+                self.skip = head.length;
+                self.current = Some(head);
+                see(Seen::Start(head));
+            }
+            if self.skip == 0
+                && let Some(head) = self.current.take()
+            {
+                see(Seen::End(head, self.goaway));
+            }
+        }
+    }
+
+    fn keep_goaway(&mut self, payload: &[u8]) {
+        if self.current.is_some_and(|head| head.kind == GOAWAY) {
+            let room = &mut self.goaway[self.goaway_filled..];
+            let step = room.len().min(payload.len());
+            room[..step].copy_from_slice(&payload[..step]);
+            self.goaway_filled += step;
+        }
+    }
+
+    fn parse(&self) -> FrameHead {
+        let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = self.head;
+        FrameHead {
+            length: u32::from_be_bytes([0, l0, l1, l2]),
+            kind,
+            flags,
+            stream: u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff,
+        }
+    }
+}
+
+fn goaway_parts(payload: [u8; 8]) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = payload;
+    (
+        u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff,
+        u32::from_be_bytes([e, f, g, h]),
+    )
+}
+
+/// The allowance of [`ControlBudget`]: what was spent, what was earned, when it was last refilled.
+#[derive(Debug)]
+struct Control {
+    budget: ControlBudget,
+    spent: u64,
+    earned: u64,
+    refilled: Instant,
+}
+
+impl Control {
+    fn earn(&mut self) {
+        let per_data = u64::from(self.budget.per_data);
+        self.earned = (self.earned + per_data).min(EARNED_FRAMES_MAX * per_data);
+    }
+
+    fn spend(&mut self, now: Instant) -> Option<LimitKind> {
+        let refill = now.saturating_duration_since(self.refilled).as_millis()
+            * u128::from(self.budget.refill_per_s)
+            / 1000;
+        if refill > 0 {
+            self.spent = self
+                .spent
+                .saturating_sub(u64::try_from(refill).unwrap_or(u64::MAX));
+            self.refilled = now;
+        }
+        // Earnings go first, so that an idle tunnel keeps its base.
+        if self.earned > 0 {
+            self.earned -= 1;
+            return None;
+        }
+        self.spent += 1;
+        let base = u64::from(self.budget.base);
+        if self.spent > base {
+            Some(LimitKind::ControlFrames)
+        } else if self.spent * 100 > base * u64::from(self.budget.polite_percent) {
+            Some(LimitKind::ControlFramesPolite)
+        } else {
+            None
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Resets {
+    period_start: Instant,
+    count: u32,
+}
+
+#[derive(Debug)]
+struct State {
+    inbound: Scanner,
+    outbound: Scanner,
+    control: Control,
+    resets: Resets,
+    empty_data: u32,
+}
+
+/// A GOAWAY that passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Goaway {
+    pub(super) last_stream: u32,
+    pub(super) code: u32,
+}
+
+/// Watches one tunnel.
+#[derive(Debug)]
+pub(super) struct Guard {
+    role: Role,
+    settings: Settings,
+    state: RefCell<State>,
+    verdict: Cell<Option<LimitKind>>,
+    polite: Cell<bool>,
+    header_block: Cell<Option<u64>>,
+    header_blocks: Cell<u64>,
+    settings_frames: Cell<u32>,
+    settings_acked: Cell<bool>,
+    goaway_in: Cell<Option<Goaway>>,
+    goaway_out: Cell<Option<Goaway>>,
+    last_stream_sent: Cell<u32>,
+    small_data: Cell<u32>,
+    batch: Cell<usize>,
+}
+
+impl Guard {
+    pub(super) fn new(role: Role, settings: &Settings) -> Self {
+        let now = (settings.now)();
+        Self {
+            role,
+            settings: settings.clone(),
+            state: RefCell::new(State {
+                inbound: Scanner::new(role == Role::Server),
+                outbound: Scanner::new(role == Role::Client),
+                control: Control {
+                    budget: settings.control_frames,
+                    spent: 0,
+                    earned: 0,
+                    refilled: now,
+                },
+                resets: Resets {
+                    period_start: now,
+                    count: 0,
+                },
+                empty_data: 0,
+            }),
+            verdict: Cell::new(None),
+            polite: Cell::new(false),
+            header_block: Cell::new(None),
+            header_blocks: Cell::new(0),
+            settings_frames: Cell::new(0),
+            settings_acked: Cell::new(false),
+            goaway_in: Cell::new(None),
+            goaway_out: Cell::new(None),
+            last_stream_sent: Cell::new(0),
+            small_data: Cell::new(0),
+            batch: Cell::new(0),
+        }
+    }
+
+    /// Looks at bytes that were received.
+    pub(super) fn received(&self, bytes: &[u8]) {
+        self.batch.set(self.batch.get() + bytes.len());
+        let state = &mut *self.state.borrow_mut();
+        let State {
+            inbound,
+            control,
+            resets,
+            empty_data,
+            ..
+        } = state;
+        inbound.feed(bytes, |seen| match seen {
+            Seen::Start(head) => self.frame_starts(head, control, resets, empty_data),
+            Seen::End(head, goaway) => self.frame_ends(head, goaway),
+        });
+    }
+
+    fn frame_starts(
+        &self,
+        head: FrameHead,
+        control: &mut Control,
+        resets: &mut Resets,
+        empty_data: &mut u32,
+    ) {
+        match head.kind {
+            DATA => {
+                if head.length == 0 && head.flags & END_STREAM == 0 {
+                    *empty_data += 1;
+                    if *empty_data > EMPTY_DATA_MAX {
+                        self.convict(LimitKind::EmptyData);
+                    }
+                } else if head.length < SMALL_DATA_BYTES {
+                    self.small_data.set(self.small_data.get() + 1);
+                }
+            }
+            HEADERS | PUSH_PROMISE => self.open_header_block(),
+            CONTINUATION | GOAWAY => {}
+            RST_STREAM => self.count_reset(resets),
+            kind => {
+                if kind == SETTINGS && head.flags & ACK != 0 {
+                    self.settings_acked.set(true);
+                }
+                match control.spend((self.settings.now)()) {
+                    Some(LimitKind::ControlFramesPolite) => {
+                        if !self.polite.replace(true) {
+                            (self.settings.events)(Event::LimitHit(LimitKind::ControlFramesPolite));
+                        }
+                    }
+                    Some(limit) => self.convict(limit),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn frame_ends(&self, head: FrameHead, goaway: [u8; 8]) {
+        match head.kind {
+            HEADERS | PUSH_PROMISE | CONTINUATION if head.flags & END_HEADERS != 0 => {
+                self.header_block.set(None);
+            }
+            SETTINGS if head.flags & ACK == 0 => {
+                self.settings_frames.set(self.settings_frames.get() + 1);
+            }
+            GOAWAY => {
+                let (last_stream, code) = goaway_parts(goaway);
+                if self
+                    .goaway_in
+                    .replace(Some(Goaway { last_stream, code }))
+                    .is_none()
+                {
+                    (self.settings.events)(Event::GoawayReceived);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn open_header_block(&self) {
+        let number = self.header_blocks.get() + 1;
+        self.header_blocks.set(number);
+        self.header_block.set(Some(number));
+    }
+
+    /// Only a client can make us work by opening and resetting streams; resets from a server are
+    /// bounded by the streams we opened ourselves.
+    fn count_reset(&self, resets: &mut Resets) {
+        if self.role == Role::Client {
+            return;
+        }
+        let (max, period) = self.settings.peer_resets;
+        let now = (self.settings.now)();
+        if now.saturating_duration_since(resets.period_start) >= period {
+            resets.period_start = now;
+            resets.count = 0;
+        }
+        resets.count += 1;
+        if resets.count > max {
+            self.convict(LimitKind::PeerResets);
+        }
+    }
+
+    /// Looks at bytes that were taken for sending.
+    pub(super) fn sent(&self, bytes: &[u8]) {
+        let state = &mut *self.state.borrow_mut();
+        let State {
+            outbound, control, ..
+        } = state;
+        outbound.feed(bytes, |seen| match seen {
+            Seen::Start(head) => match head.kind {
+                DATA => control.earn(),
+                HEADERS => self
+                    .last_stream_sent
+                    .set(self.last_stream_sent.get().max(head.stream)),
+                _ => {}
+            },
+            Seen::End(head, goaway) => {
+                if head.kind == GOAWAY {
+                    let (last_stream, code) = goaway_parts(goaway);
+                    self.goaway_out.set(Some(Goaway { last_stream, code }));
+                }
+            }
+        });
+    }
+
+    /// Condemns the tunnel; the first reason stays.
+    pub(super) fn convict(&self, limit: LimitKind) {
+        if self.verdict.get().is_none() {
+            self.verdict.set(Some(limit));
+            (self.settings.events)(Event::LimitHit(limit));
+        }
+    }
+
+    /// The limit for which the tunnel must end.
+    pub(super) fn verdict(&self) -> Option<LimitKind> {
+        self.verdict.get()
+    }
+
+    /// True once the tunnel should be drained politely.
+    pub(super) fn wants_drain(&self) -> bool {
+        self.polite.get()
+    }
+
+    /// Number of the header block that is not complete.
+    pub(super) fn open_block(&self) -> Option<u64> {
+        self.header_block.get()
+    }
+
+    /// SETTINGS frames received, acknowledgements apart.
+    pub(super) fn settings_frames(&self) -> u32 {
+        self.settings_frames.get()
+    }
+
+    /// True once our SETTINGS were acknowledged.
+    pub(super) fn settings_acked(&self) -> bool {
+        self.settings_acked.get()
+    }
+
+    /// The newest GOAWAY received.
+    pub(super) fn goaway_received(&self) -> Option<Goaway> {
+        self.goaway_in.get()
+    }
+
+    /// The newest GOAWAY sent.
+    pub(super) fn goaway_sent(&self) -> Option<Goaway> {
+        self.goaway_out.get()
+    }
+
+    /// True if the HEADERS of this stream left for the peer.
+    pub(super) fn was_sent(&self, stream: u32) -> bool {
+        stream <= self.last_stream_sent.get()
+    }
+
+    /// True if nothing more may be received before [`Guard::take_small`], [`Guard::next_batch`] or
+    /// the end of the tunnel.
+    pub(super) fn must_pause(&self) -> bool {
+        self.verdict.get().is_some() || self.small_full() || self.batch_full()
+    }
+
+    /// True when enough small frames may wait in `h2` that the streams must take them over.
+    pub(super) fn small_full(&self) -> bool {
+        self.small_data.get() >= SMALL_DATA_MAX
+    }
+
+    /// Forgets small frames: the streams have taken them over.
+    pub(super) fn take_small(&self) {
+        self.small_data.set(0);
+    }
+
+    /// True when others should run first.
+    pub(super) fn batch_full(&self) -> bool {
+        self.batch.get() >= BATCH_BYTES
+    }
+
+    /// Others have run.
+    pub(super) fn next_batch(&self) {
+        self.batch.set(0);
+    }
+}

@@ -1,0 +1,492 @@
+//! One stream: flow control, half-close, resets.
+//!
+//! What the peer sent before RST_STREAM stays readable: `h2` keeps the DATA it queued and reports the
+//! reset after it, or a clean end if END_STREAM came first. What we queued is discarded when either
+//! side resets.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::ResetCode;
+use super::guard::Role;
+use super::tunnel::{InFlight, Shared};
+use crate::transport::Transport;
+
+/// Most bytes one stream may send at a time, so that streams of a tunnel take turns.
+const SEND_CHUNK_BYTES: usize = 256 * 1024;
+/// Parked frames below this are copied together; a slice would keep a whole read buffer alive.
+const COALESCE_BYTES: usize = 4096;
+/// Size at which a block of copied frames is closed.
+const BLOCK_BYTES: usize = 16 * 1024;
+
+/// Why a stream ended before its time. A reset is never turned into a clean end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// The peer reset the stream. `NoError` after its END_STREAM means "stop sending": see
+    /// [`SendHalf::poll_reset`].
+    #[error("stream reset by the peer: {0}")]
+    Reset(ResetCode),
+    /// The tunnel failed; the text says why.
+    #[error("{0}")]
+    Connection(String),
+    /// The tunnel ended by a GOAWAY of the peer.
+    #[error("h2 failed: the peer went away")]
+    GoneAway,
+    /// We ended this direction, or the stream, ourselves.
+    #[error("stream is closed")]
+    Closed,
+}
+
+impl From<StreamError> for io::Error {
+    fn from(error: StreamError) -> Self {
+        let kind = match error {
+            StreamError::Reset(_) => io::ErrorKind::ConnectionReset,
+            StreamError::Connection(_) | StreamError::GoneAway => io::ErrorKind::ConnectionAborted,
+            StreamError::Closed => io::ErrorKind::BrokenPipe,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// What both halves share.
+struct Link {
+    shared: Rc<Shared>,
+    id: u32,
+    send: RefCell<h2::SendStream<Bytes>>,
+    send_done: Cell<bool>,
+    reset: Cell<bool>,
+    _in_flight: InFlight,
+}
+
+impl Link {
+    fn reset(&self, code: ResetCode) {
+        if !self.reset.replace(true) {
+            self.send.borrow_mut().send_reset(code.code().into());
+        }
+    }
+
+    fn explain(&self, error: &h2::Error) -> StreamError {
+        explain(&self.shared, error)
+    }
+
+    /// `h2` names a bare reason for streams lost to GOAWAY as well as for streams that were reset.
+    fn explain_reason(&self, reason: h2::Reason) -> StreamError {
+        if let Some(failure) = self.shared.failure() {
+            return StreamError::Connection(failure.to_string());
+        }
+        let guard = &self.shared.guard;
+        let left_out = guard.goaway_received().is_some_and(|goaway| {
+            let ours = self.shared.role == Role::Client;
+            goaway.code != 0 || (ours && self.id > goaway.last_stream)
+        });
+        if left_out {
+            StreamError::GoneAway
+        } else if guard.goaway_sent().is_some_and(|goaway| goaway.code != 0) {
+            StreamError::Connection(format!("h2 failed: {reason}"))
+        } else if self.reset.get() {
+            StreamError::Closed
+        } else {
+            StreamError::Reset(reason.into())
+        }
+    }
+}
+
+/// A failure of `h2` in the words of this module.
+pub(super) fn explain(shared: &Shared, error: &h2::Error) -> StreamError {
+    match error.reason() {
+        Some(reason) if error.is_reset() && error.is_remote() => StreamError::Reset(reason.into()),
+        Some(_) if error.is_go_away() && error.is_remote() => StreamError::GoneAway,
+        Some(_) if error.is_reset() && !error.is_library() => StreamError::Closed,
+        _ => StreamError::Connection(shared.failure().map_or_else(
+            || format!("h2 failed: {error}"),
+            |failure| failure.to_string(),
+        )),
+    }
+}
+
+/// Received bytes of one stream: in `h2`, or parked here so that small frames do not pile up there.
+pub(super) struct RecvCell {
+    shared: Rc<Shared>,
+    state: RefCell<RecvState>,
+}
+
+struct RecvState {
+    h2: h2::RecvStream,
+    parked: VecDeque<Bytes>,
+    block: BytesMut,
+    end: Option<Result<(), StreamError>>,
+    reader: Option<Waker>,
+}
+
+impl RecvState {
+    fn next_parked(&mut self) -> Option<Bytes> {
+        self.parked
+            .pop_front()
+            .or_else(|| (!self.block.is_empty()).then(|| self.block.split().freeze()))
+    }
+
+    fn close_block(&mut self) {
+        if !self.block.is_empty() {
+            self.parked.push_back(self.block.split().freeze());
+        }
+    }
+
+    fn keep(&mut self, data: Bytes) {
+        if data.len() >= COALESCE_BYTES {
+            self.close_block();
+            self.parked.push_back(data);
+            return;
+        }
+        if self.block.len() + data.len() > BLOCK_BYTES {
+            self.close_block();
+        }
+        self.block.extend_from_slice(&data);
+    }
+}
+
+impl RecvCell {
+    fn new(shared: &Rc<Shared>, h2: h2::RecvStream) -> Rc<Self> {
+        Rc::new(Self {
+            shared: Rc::clone(shared),
+            state: RefCell::new(RecvState {
+                h2,
+                parked: VecDeque::new(),
+                block: BytesMut::new(),
+                end: None,
+                reader: None,
+            }),
+        })
+    }
+
+    /// Takes over what waits in `h2`. No credit is given for it, so the stream window bounds it.
+    pub(super) fn park(&self) {
+        let state = &mut *self.state.borrow_mut();
+        let reader = state.reader.clone();
+        let mut cx = Context::from_waker(reader.as_ref().unwrap_or(Waker::noop()));
+        let mut news = false;
+        while state.end.is_none() {
+            match state.h2.poll_data(&mut cx) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok(data))) => state.keep(data),
+                Poll::Ready(Some(Err(error))) => {
+                    state.end = Some(Err(explain(&self.shared, &error)));
+                }
+                Poll::Ready(None) => state.end = Some(Ok(())),
+            }
+            news = true;
+        }
+        if news && let Some(reader) = state.reader.take() {
+            reader.wake();
+        }
+    }
+
+    fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let state = &mut *self.state.borrow_mut();
+        loop {
+            if let Some(data) = state.next_parked() {
+                return Poll::Ready(Ok(Some(data)));
+            }
+            if let Some(end) = &state.end {
+                return Poll::Ready(end.clone().map(|()| None));
+            }
+            match state.h2.poll_data(cx) {
+                Poll::Pending => {
+                    match &mut state.reader {
+                        Some(reader) => reader.clone_from(cx.waker()),
+                        None => state.reader = Some(cx.waker().clone()),
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(Ok(data))) if data.is_empty() => {}
+                Poll::Ready(Some(Ok(data))) => return Poll::Ready(Ok(Some(data))),
+                Poll::Ready(Some(Err(error))) => {
+                    state.end = Some(Err(explain(&self.shared, &error)));
+                }
+                Poll::Ready(None) => state.end = Some(Ok(())),
+            }
+        }
+    }
+}
+
+/// Both halves of a stream.
+pub struct Stream {
+    recv: RecvHalf,
+    send: SendHalf,
+    /// Received but not yet taken through [`Transport::poll_recv`].
+    rest: Bytes,
+}
+
+impl Stream {
+    pub(super) fn new(
+        in_flight: InFlight,
+        shared: &Rc<Shared>,
+        send: h2::SendStream<Bytes>,
+        recv: Rc<RecvCell>,
+    ) -> Self {
+        let id = send.stream_id().as_u32();
+        let link = Rc::new(Link {
+            shared: Rc::clone(shared),
+            id,
+            send: RefCell::new(send),
+            send_done: Cell::new(false),
+            reset: Cell::new(false),
+            _in_flight: in_flight,
+        });
+        Self {
+            recv: RecvHalf {
+                cell: recv,
+                link: Rc::clone(&link),
+                ended: false,
+            },
+            send: SendHalf { link },
+            rest: Bytes::new(),
+        }
+    }
+
+    /// Separates the halves, which may then be used from different tasks.
+    #[must_use]
+    pub fn split(self) -> (RecvHalf, SendHalf) {
+        (self.recv, self.send)
+    }
+}
+
+/// Puts the receiving side of a stream where the tunnel finds it.
+pub(super) fn register(shared: &Rc<Shared>, recv: h2::RecvStream) -> Rc<RecvCell> {
+    let id = recv.stream_id().as_u32();
+    let cell = RecvCell::new(shared, recv);
+    shared.register(id, &cell);
+    cell
+}
+
+/// Receiving half. Dropped before the peer's END_STREAM was seen: RST_STREAM(CANCEL), except on a
+/// server that has finished sending, which says NO_ERROR.
+pub struct RecvHalf {
+    cell: Rc<RecvCell>,
+    link: Rc<Link>,
+    ended: bool,
+}
+
+impl RecvHalf {
+    /// The next bytes, never empty; `None` at the peer's END_STREAM. What arrived before a reset is
+    /// delivered first, then the reset is reported.
+    ///
+    /// # Errors
+    /// See [`StreamError`].
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let outcome = ready!(self.cell.poll_data(cx));
+        self.ended |= !matches!(outcome, Ok(Some(_)));
+        Poll::Ready(outcome)
+    }
+
+    /// Gives the peer credit for bytes that were really forwarded.
+    pub fn forwarded(&mut self, bytes: usize) {
+        let mut state = self.cell.state.borrow_mut();
+        // Fails only for more bytes than were received, which then have no credit to give.
+        let _ = state.h2.flow_control().release_capacity(bytes);
+    }
+}
+
+impl Drop for RecvHalf {
+    fn drop(&mut self) {
+        self.link.shared.forget(self.link.id);
+        // A server that answered in full and wants no more says NO_ERROR, which `h2` does by itself
+        // (RFC 9113 section 8.1).
+        let answered = self.link.shared.role == Role::Server && self.link.send_done.get();
+        if !self.ended && !answered {
+            self.link.reset(ResetCode::Cancel);
+        }
+    }
+}
+
+/// Sending half. Dropped before [`SendHalf::finish`]: RST_STREAM(CANCEL).
+pub struct SendHalf {
+    link: Rc<Link>,
+}
+
+impl SendHalf {
+    /// Asks to send up to `want` bytes (> 0) and answers how many may be sent now (> 0). The credit
+    /// stays reserved, out of reach of other streams, until used or given back by
+    /// [`SendHalf::release`].
+    ///
+    /// # Errors
+    /// See [`StreamError`].
+    pub fn poll_capacity(
+        &mut self,
+        cx: &mut Context<'_>,
+        want: usize,
+    ) -> Poll<Result<usize, StreamError>> {
+        if self.link.send_done.get() {
+            return Poll::Ready(Err(StreamError::Closed));
+        }
+        let mut send = self.link.send.borrow_mut();
+        let want = want.clamp(1, SEND_CHUNK_BYTES);
+        send.reserve_capacity(want);
+        let ready_now = send.capacity();
+        if ready_now > 0 {
+            return Poll::Ready(Ok(ready_now.min(want)));
+        }
+        match ready!(send.poll_capacity(cx)) {
+            Some(Ok(granted)) => Poll::Ready(Ok(granted.min(want))),
+            Some(Err(error)) => Poll::Ready(Err(self.link.explain(&error))),
+            None => {
+                drop(send);
+                Poll::Ready(Err(self.end(cx)))
+            }
+        }
+    }
+
+    /// Gives reserved credit back. Call it before waiting for something to send, or an idle stream
+    /// holds a part of the connection window.
+    pub fn release(&mut self) {
+        self.link.send.borrow_mut().reserve_capacity(0);
+    }
+
+    /// Queues bytes, at most what [`SendHalf::poll_capacity`] granted.
+    ///
+    /// # Errors
+    /// See [`StreamError`].
+    pub fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.push(data, false)
+    }
+
+    /// Ends this direction: DATA without payload, END_STREAM. A second call does nothing.
+    ///
+    /// # Errors
+    /// See [`StreamError`].
+    pub fn finish(&mut self) -> Result<(), StreamError> {
+        if self.link.send_done.get() {
+            return Ok(());
+        }
+        self.push(Bytes::new(), true)?;
+        self.link.send_done.set(true);
+        Ok(())
+    }
+
+    fn push(&self, data: Bytes, end: bool) -> Result<(), StreamError> {
+        let sent = self.link.send.borrow_mut().send_data(data, end);
+        sent.map_err(|_| self.end(&mut Context::from_waker(Waker::noop())))
+    }
+
+    /// Why nothing can be sent any more.
+    fn end(&self, cx: &mut Context<'_>) -> StreamError {
+        match self.link.send.borrow_mut().poll_reset(cx) {
+            Poll::Ready(Ok(reason)) => self.link.explain_reason(reason),
+            Poll::Ready(Err(error)) => self.link.explain(&error),
+            Poll::Pending => StreamError::Closed,
+        }
+    }
+
+    /// RST_STREAM; bytes not yet sent are discarded. Does nothing on a stream that has ended.
+    pub fn reset(&mut self, code: ResetCode) {
+        self.link.reset(code);
+    }
+
+    /// Ready when the peer reset the stream or the tunnel ended. `Reset(NoError)` after the peer's
+    /// END_STREAM is a clean request to stop sending. Shares its waker with
+    /// [`SendHalf::poll_capacity`]: poll both from one task.
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        let polled = self.link.send.borrow_mut().poll_reset(cx);
+        polled.map(|outcome| match outcome {
+            Ok(reason) => self.link.explain_reason(reason),
+            Err(error) => self.link.explain(&error),
+        })
+    }
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        if !self.link.send_done.get() {
+            self.link.reset(ResetCode::Cancel);
+        }
+    }
+}
+
+/// So that TLS can run inside a stream. Credit is given as bytes are taken.
+impl Transport for Stream {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if buffer.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        if self.rest.is_empty() {
+            match ready!(self.recv.poll_data(cx))? {
+                Some(data) => self.rest = data,
+                None => return Poll::Ready(Ok(0)),
+            }
+        }
+        let taken = self.rest.len().min(buffer.len());
+        self.rest.copy_to_slice(&mut buffer[..taken]);
+        self.recv.forwarded(taken);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let want: usize = slices.iter().map(|slice| slice.len()).sum();
+        if want == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let granted = ready!(self.send.poll_capacity(cx, want))?;
+        let mut data = BytesMut::with_capacity(granted);
+        for slice in slices {
+            let room = granted - data.len();
+            data.extend_from_slice(&slice[..slice.len().min(room)]);
+        }
+        self.send.send(data.freeze())?;
+        Poll::Ready(Ok(granted))
+    }
+
+    /// The tunnel sends by itself: there is nothing to wait for.
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.send.finish().map_err(io::Error::from))
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("id", &self.id)
+            .field("send_done", &self.send_done)
+            .field("reset", &self.reset)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Stream").field(&self.send.link).finish()
+    }
+}
+
+impl fmt::Debug for RecvHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RecvHalf").field(&self.link).finish()
+    }
+}
+
+impl fmt::Debug for SendHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SendHalf").field(&self.link).finish()
+    }
+}
+
+impl fmt::Debug for RecvCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecvCell").finish_non_exhaustive()
+    }
+}

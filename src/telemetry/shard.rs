@@ -1,0 +1,236 @@
+//! The shard's end of telemetry: what the data plane calls.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt::{self, Display};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::access_log::{AccessLevel, End, FailedRecord, FlowRecord, Record};
+use super::counters::{Limit, ShardCounters};
+use super::flow::{Direction, Flow, Party, Refusal};
+use super::line::Level;
+use super::log_writer::RecordSender;
+use super::series::{Interner, Series};
+use crate::model::close::{CloseReason, ResponseFlag};
+
+/// Telemetry of one shard. Made on the control thread, then moved to the shard's thread and kept in
+/// an `Rc` there.
+pub struct ShardTelemetry {
+    counters: Arc<ShardCounters>,
+    interner: RefCell<Interner>,
+    records: RecordSender,
+    level: AccessLevel,
+}
+
+impl fmt::Debug for ShardTelemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardTelemetry")
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ShardTelemetry {
+    pub(super) const fn new(
+        counters: Arc<ShardCounters>,
+        interner: Interner,
+        records: RecordSender,
+        level: AccessLevel,
+    ) -> Self {
+        Self {
+            counters,
+            interner: RefCell::new(interner),
+            records,
+            level,
+        }
+    }
+
+    /// The shard's own counters. Only the shard's thread may write them.
+    #[must_use]
+    pub fn counters(&self) -> &ShardCounters {
+        &self.counters
+    }
+
+    /// The same counters, to be read by a watchdog.
+    #[must_use]
+    pub fn shared_counters(&self) -> Arc<ShardCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// A socket was accepted; [`ShardTelemetry::socket_closed`] must follow when its task ends.
+    pub fn socket_opened(&self, direction: Direction) {
+        self.counters.socket_opened(direction);
+    }
+
+    /// The task of such a socket ended, however it ended.
+    pub fn socket_closed(&self, direction: Direction) {
+        self.counters.socket_closed(direction);
+    }
+
+    /// Counts and logs a connection whose context is complete (before authorization and dial).
+    /// `started` is where its duration begins: accept on the way out and for plain text, the
+    /// stream's context in a tunnel.
+    #[must_use]
+    pub fn opened(self: &Rc<Self>, flow: Flow, started: Instant) -> OpenFlow {
+        let series = self.interner.borrow_mut().hold(&flow, &self.counters);
+        series.opened.add(1);
+        if self.level.allows(Level::Debug) {
+            self.queue(Record::Flow(Box::new(FlowRecord {
+                time: SystemTime::now(),
+                flow: flow.clone(),
+                end: None,
+            })));
+        }
+        OpenFlow {
+            shard: Rc::clone(self),
+            series,
+            record: Some(Box::new(FlowRecord {
+                time: SystemTime::UNIX_EPOCH,
+                flow,
+                end: None,
+            })),
+            policy: OnceCell::new(),
+            to_server: Cell::new(0),
+            to_client: Cell::new(0),
+            started,
+        }
+    }
+
+    /// Logs a connection refused before its context was complete. Touches no traffic metric.
+    pub fn refused(
+        &self,
+        direction: Direction,
+        src: SocketAddr,
+        dst: Option<SocketAddr>,
+        error: &dyn Display,
+    ) {
+        self.refused_by(direction, src, dst, error, Refusal::default());
+    }
+
+    /// As [`ShardTelemetry::refused`], naming the rule and both identities as far as they are known.
+    pub fn refused_by(
+        &self,
+        direction: Direction,
+        src: SocketAddr,
+        dst: Option<SocketAddr>,
+        error: &dyn Display,
+        refusal: Refusal<'_>,
+    ) {
+        if !self.level.allows(Level::Warn) {
+            return;
+        }
+        self.queue(Record::Failed(Box::new(FailedRecord {
+            time: SystemTime::now(),
+            direction,
+            src,
+            dst,
+            error: error.to_string(),
+            policy: refusal.policy.map(str::to_owned),
+            peer_identity: refusal.peer_identity.map(ToString::to_string),
+            local_identity: refusal.local_identity.map(ToString::to_string),
+        })));
+    }
+
+    fn queue(&self, record: Record) {
+        if !self.records.send(record) {
+            self.counters.log_lines_dropped.add(1);
+            self.counters.limit(Limit::LogQueue).add(1);
+        }
+    }
+}
+
+/// A counted connection. It must be [finished](OpenFlow::finish); dropped instead, it counts as cut
+/// by drain.
+#[derive(Debug)]
+pub struct OpenFlow {
+    shard: Rc<ShardTelemetry>,
+    series: Arc<Series>,
+    /// Taken when the connection is finished.
+    record: Option<Box<FlowRecord>>,
+    policy: OnceCell<Arc<str>>,
+    to_server: Cell<u64>,
+    to_client: Cell<u64>,
+    started: Instant,
+}
+
+impl OpenFlow {
+    /// Counts payload bytes written towards the server side.
+    pub fn to_server(&self, n: u64) {
+        self.series.to_server.add(n);
+        self.to_server.set(self.to_server.get() + n);
+    }
+
+    /// Counts payload bytes written towards the client side.
+    pub fn to_client(&self, n: u64) {
+        self.series.to_client.add(n);
+        self.to_client.set(self.to_client.get() + n);
+    }
+
+    /// Replaces the destination by what became known later; what is counted from now on carries it.
+    pub fn set_destination(&mut self, destination: Party) {
+        let Some(record) = &mut self.record else {
+            return;
+        };
+        record.flow.destination = destination;
+        let shard = &self.shard;
+        let series = shard
+            .interner
+            .borrow_mut()
+            .hold(&record.flow, &shard.counters);
+        std::mem::replace(&mut self.series, series).release();
+    }
+
+    /// Names the policy (`namespace/name`) that refused the connection, for its log line.
+    pub fn set_policy(&self, policy: Arc<str>) {
+        // The first rule that refused is the reason.
+        let _ = self.policy.set(policy);
+    }
+
+    /// Counts and logs the end of the connection.
+    pub fn finish(mut self, reason: &CloseReason, now: Instant) {
+        self.end(reason, now);
+    }
+
+    fn end(&mut self, reason: &CloseReason, now: Instant) {
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
+        let flag = reason.flag();
+        self.series.closed(flag);
+        self.series.release();
+        let level = if reason.is_error() {
+            Level::Error
+        } else {
+            Level::Info
+        };
+        if !self.shard.level.allows(level) {
+            return;
+        }
+        record.time = SystemTime::now();
+        record.end = Some(End {
+            to_server: self.to_server.get(),
+            to_client: self.to_client.get(),
+            duration: now
+                .checked_duration_since(self.started)
+                .unwrap_or(Duration::ZERO),
+            error: reason.is_error().then(|| reason.to_string()),
+            denied: (flag == ResponseFlag::Deny).then(|| self.policy.take()),
+        });
+        self.shard.queue(Record::Flow(record));
+    }
+}
+
+impl Drop for OpenFlow {
+    fn drop(&mut self) {
+        if self.record.is_some() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a dropped task has nobody left to tell the time"
+            )]
+            let now = Instant::now();
+            self.end(&CloseReason::Drain, now);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! A throw-away certificate authority for demos and tests, never for production.
+//!
+//! [`Authority`] issues workload certificates, and on request certificates broken in one chosen way
+//! ([`Leaf`]), so that every refusal can be tried against a real peer. Keys are ECDSA P-256.
+//!
+//! ```
+//! use std::time::SystemTime;
+//! use corelane::model::identity::Identity;
+//! use corelane::tls::{TlsOptions, dev_pki::Authority};
+//!
+//! let now = SystemTime::now();
+//! let authority = Authority::new("example", now)?;
+//! let client = Identity::new("cluster.local", "default", "client");
+//! let credentials = authority.credentials(&client, TlsOptions::default(), now)?;
+//! assert_eq!(**credentials.identity(), client);
+//! # Ok::<(), corelane::tls::dev_pki::PkiError>(())
+//! ```
+
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CustomExtension, DistinguishedName, DnType,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+};
+
+use super::TlsOptions;
+use super::credentials::{Credentials, CredentialsError};
+use crate::model::identity::Identity;
+
+pub mod folder;
+mod leaf;
+
+pub use leaf::{Issued, Leaf, Usage};
+
+/// Certificates are valid from so long before they are made, for clocks that run behind.
+const BACKDATED: Duration = Duration::from_secs(3600);
+/// Life of a certificate unless chosen otherwise.
+const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+const OID_SUBJECT_ALT_NAME: [u64; 4] = [2, 5, 29, 17];
+const OID_NAME_CONSTRAINTS: [u64; 4] = [2, 5, 29, 30];
+const TAG_SEQUENCE: u8 = 0x30;
+const TAG_URI: u8 = 0x86;
+
+/// A certificate could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// The certificate library refused.
+    #[error("cannot make a certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// The result is not usable as credentials.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
+/// A certificate authority whose key lives in memory.
+pub struct Authority {
+    params: CertificateParams,
+    key: KeyPair,
+    certificate: Certificate,
+    /// PEM of the intermediates from this one up, without the root.
+    intermediates: String,
+    root: String,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// A root called `name`, valid for 30 days.
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`].
+    pub fn new(name: &str, now: SystemTime) -> Result<Self, PkiError> {
+        Self::with_lifetime(name, now, LIFETIME)
+    }
+
+    /// A root called `name`, valid until `now + lifetime`.
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`].
+    pub fn with_lifetime(
+        name: &str,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<Self, PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let params = authority_params(name, &key, now, lifetime);
+        let certificate = params.self_signed(&key)?;
+        let root = certificate.pem();
+        Ok(Self {
+            params,
+            key,
+            certificate,
+            intermediates: String::new(),
+            root,
+        })
+    }
+
+    /// An authority below this one.
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`].
+    pub fn intermediate(&self, name: &str, now: SystemTime) -> Result<Self, PkiError> {
+        self.subordinate(name, now, None)
+    }
+
+    /// An authority below this one that may only issue URI names under `uri_host`. No TLS library
+    /// of ours can check that, so everything below is refused.
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`].
+    pub fn intermediate_for_uris(
+        &self,
+        name: &str,
+        uri_host: &str,
+        now: SystemTime,
+    ) -> Result<Self, PkiError> {
+        let subtree = der(TAG_SEQUENCE, &der(TAG_URI, uri_host.as_bytes()));
+        let permitted = der(TAG_SEQUENCE, &der(0xa0, &subtree));
+        self.subordinate(name, now, Some(permitted))
+    }
+
+    fn subordinate(
+        &self,
+        name: &str,
+        now: SystemTime,
+        name_constraints: Option<Vec<u8>>,
+    ) -> Result<Self, PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = authority_params(name, &key, now, LIFETIME);
+        params.use_authority_key_identifier_extension = true;
+        if let Some(content) = name_constraints {
+            let mut extension = CustomExtension::from_oid_content(&OID_NAME_CONSTRAINTS, content);
+            extension.set_criticality(true);
+            params.custom_extensions.push(extension);
+        }
+        let certificate = params.signed_by(&key, &self.issuer())?;
+        let intermediates = certificate.pem() + &self.intermediates;
+        Ok(Self {
+            params,
+            key,
+            certificate,
+            intermediates,
+            root: self.root.clone(),
+        })
+    }
+
+    fn issuer(&self) -> Issuer<'_, &KeyPair> {
+        Issuer::from_params(&self.params, &self.key)
+    }
+
+    /// PEM of this authority's own certificate.
+    #[must_use]
+    pub fn certificate_pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    /// PEM of the root above (or equal to) this authority.
+    #[must_use]
+    pub fn root_pem(&self) -> &str {
+        &self.root
+    }
+
+    /// PEM of this authority's private key.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    /// Issues a certificate for a new key.
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`].
+    pub fn issue(&self, leaf: &Leaf) -> Result<Issued, PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.not_before = leaf.not_before.into();
+        params.not_after = leaf.not_after.into();
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = leaf.usages.iter().map(Usage::purpose).collect();
+        if let Some(names) = &leaf.names {
+            let mut extension =
+                CustomExtension::from_oid_content(&OID_SUBJECT_ALT_NAME, names.clone());
+            // The subject is empty, so the names must be critical (RFC 5280, 4.2.1.6).
+            extension.set_criticality(true);
+            params.custom_extensions.push(extension);
+        }
+        let certificate = params.signed_by(&key, &self.issuer())?;
+        Ok(Issued {
+            leaf: certificate.pem(),
+            intermediates: self.intermediates.clone(),
+            key: key.serialize_pem(),
+            roots: self.root.clone(),
+        })
+    }
+
+    /// Sound credentials for `identity`.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn credentials(
+        &self,
+        identity: &Identity,
+        options: TlsOptions,
+        now: SystemTime,
+    ) -> Result<Credentials, PkiError> {
+        let material = self.issue(&Leaf::new(identity, now))?.material();
+        Ok(Credentials::load(identity, &material, options, now)?)
+    }
+}
+
+fn authority_params(
+    name: &str,
+    key: &KeyPair,
+    now: SystemTime,
+    lifetime: Duration,
+) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    // Two authorities of one name would make a wrong root look like a forged signature.
+    let id = params.key_identifier(key);
+    let suffix: String = id
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("{name} {suffix}"));
+    params.not_before = (now - BACKDATED).into();
+    params.not_after = (now + lifetime).into();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+/// One DER element. Lengths up to 65535.
+fn der(tag: u8, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+    let [high, low] = length.to_be_bytes();
+    let mut element = match length {
+        0..=0x7f => vec![tag, low],
+        0x80..=0xff => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    };
+    element.extend_from_slice(&value[..usize::from(length)]);
+    element
+}

@@ -1,0 +1,98 @@
+//! Client and server handshakes over any transport.
+//!
+//! No timer runs here: the caller bounds each handshake with a deadline and drops it. When a
+//! handshake is refused here, the alert is flushed and the sending side closed before the error is
+//! returned, so the peer can read why.
+//!
+//! In TLS 1.3 a client finishes before the server has judged its certificate: a refused client sees
+//! the alert as the error of its first read (spec hbone.md 2.6).
+
+use std::future::poll_fn;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use rustls::pki_types::{IpAddr, ServerName};
+use rustls::{ClientConnection, Connection, ServerConnection};
+
+use super::certificate::Certificate;
+use super::credentials::Credentials;
+use super::error::{HandshakeError, TlsError};
+use super::session::Session;
+use super::stream::TlsStream;
+use super::verify::VerifyError;
+use super::{Peer, provider};
+use crate::model::identity::Identity;
+use crate::transport::Transport;
+
+#[cfg(test)]
+mod tests;
+
+/// Client side: presents `credentials` and accepts a server whose identity is one of `expected`; an
+/// empty list accepts nobody.
+///
+/// Dropping the future cuts the connection.
+///
+/// # Errors
+/// [`HandshakeError`].
+pub async fn connect<T: Transport>(
+    stream: T,
+    credentials: &Credentials,
+    expected: &Arc<[Identity]>,
+) -> Result<(TlsStream<T>, Peer), HandshakeError> {
+    // The library asks for a name, which is neither sent nor checked.
+    let name = ServerName::IpAddress(IpAddr::from(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+    let client = ClientConnection::new(credentials.client(expected), name)
+        .map_err(|error| HandshakeError::from(TlsError::from(error)))?;
+    run(Session::new(stream, Connection::Client(client))).await
+}
+
+/// Server side: presents `credentials` and requires a client of the same trust domain.
+///
+/// Dropping the future cuts the connection.
+///
+/// # Errors
+/// [`HandshakeError`].
+pub async fn accept<T: Transport>(
+    stream: T,
+    credentials: &Credentials,
+) -> Result<(TlsStream<T>, Peer), HandshakeError> {
+    let server = ServerConnection::new(credentials.server())
+        .map_err(|error| HandshakeError::from(TlsError::from(error)))?;
+    run(Session::new(stream, Connection::Server(server))).await
+}
+
+async fn run<T: Transport>(
+    mut session: Session<T>,
+) -> Result<(TlsStream<T>, Peer), HandshakeError> {
+    if let Err(error) = poll_fn(|cx| session.poll_handshake(cx)).await {
+        if !error.is_io() {
+            poll_fn(|cx| session.poll_refuse(cx)).await;
+        }
+        return Err(error);
+    }
+    let peer = peer(session.tls())?;
+    Ok((TlsStream::new(session, peer.clone()), peer))
+}
+
+/// What the finished handshake proved. The verifier has accepted the leaf already.
+fn peer(tls: &Connection) -> Result<Peer, TlsError> {
+    let leaf = tls
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .ok_or(TlsError::NoCertificate)?;
+    let leaf = Certificate::read(leaf).map_err(|error| TlsError::Certificate(error.to_string()))?;
+    let identity = leaf
+        .identity()
+        .map_err(|error| TlsError::Identity(VerifyError::San(error)))?;
+    let group = tls
+        .negotiated_key_exchange_group()
+        .map(|group| group.name());
+    let cipher = tls.negotiated_cipher_suite().map(|suite| suite.suite());
+    Ok(Peer {
+        identity: Some(Arc::new(identity)),
+        not_after: leaf.not_after(),
+        version: provider::version_name(tls.protocol_version()),
+        group: provider::group_name(group),
+        cipher: provider::cipher_name(cipher),
+    })
+}

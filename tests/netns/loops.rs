@@ -1,0 +1,90 @@
+//! Connections aimed at the node's own ports end at once and never reach the node through itself
+//! (routing, "Loop protection"; rows and ports that exist in dedicated mode).
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use corelane_harness::apps;
+use corelane_harness::clock;
+use corelane_harness::hosts::{Family, Host};
+use corelane_harness::node::Driver;
+use corelane_harness::pair::{Options, Pair};
+
+use crate::CORELANE;
+
+/// A loop would end too, but only when something runs out.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+with_both_drivers!(
+    a_captured_client_cannot_loop_through_its_own_node,
+    an_outside_client_cannot_use_the_nodes_ports,
+);
+
+/// Connects, sends text no port understands, and returns what comes back before the end.
+#[track_caller]
+fn talk_nonsense(host: &Host, to: SocketAddr) -> String {
+    let started = clock::now();
+    let mut stream = host
+        .enter(|| apps::connect(to))
+        .unwrap_or_else(|e| panic!("{to}: {e}"));
+    // The other side may be gone already: what counts is what it says.
+    let _ = stream.write_all(b"nonsense\r\n\r\n");
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => {}
+        Err(e) => assert!(apps::is_close(&e), "{to}: {e}"),
+    }
+    assert!(
+        started.elapsed() < AT_ONCE,
+        "{to} took {:?} to end",
+        started.elapsed()
+    );
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn a_captured_client_cannot_loop_through_its_own_node(driver: Driver) {
+    let pair = Pair::start(CORELANE, Options::new(driver));
+    let own = pair.client_host.ip(Family::V4);
+    for ip in [own, IpAddr::V4(Ipv4Addr::LOCALHOST)] {
+        for port in [15_001, 15_006] {
+            let answer = talk_nonsense(&pair.client_host, SocketAddr::new(ip, port));
+            assert_eq!(answer, "", "{ip}:{port}");
+        }
+        // A TLS port may answer nonsense with an alert record (type 21), and nothing else.
+        let answer = talk_nonsense(&pair.client_host, SocketAddr::new(ip, 15_008));
+        assert!(
+            answer.is_empty() || answer.starts_with('\u{15}'),
+            "{answer:?}"
+        );
+    }
+    let fields = [("error", "attempted recursive call to ourselves")];
+    let _ = pair.client.wait_access_line("connection failed", &fields);
+    assert!(pair.client.is_ready());
+}
+
+fn an_outside_client_cannot_use_the_nodes_ports(driver: Driver) {
+    let pair = Pair::start(CORELANE, Options::new(driver));
+    for family in [Family::V4, Family::V6] {
+        for port in [15_001, 15_006, 15_080, 15_000] {
+            let answer = talk_nonsense(&pair.outside_host, pair.server_at(family, port));
+            assert_eq!(answer, "", "{family:?} {port}");
+        }
+        let answer = talk_nonsense(&pair.outside_host, pair.server_at(family, 15_008));
+        assert!(
+            answer.is_empty() || answer.starts_with('\u{15}'),
+            "{answer:?}"
+        );
+        // In dedicated mode the node's own endpoints are on this host, reached as plain text.
+        for port in [15_020, 15_021] {
+            let answer = talk_nonsense(&pair.outside_host, pair.server_at(family, port));
+            assert!(
+                answer.starts_with("HTTP/1.1 400"),
+                "{family:?} {port}: {answer:?}"
+            );
+        }
+    }
+    let fields = [("error", "attempted recursive call to ourselves")];
+    let _ = pair.server.wait_access_line("connection failed", &fields);
+    assert!(pair.server.is_ready());
+}
