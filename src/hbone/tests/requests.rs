@@ -194,8 +194,16 @@ fn malformed_connects_reset_their_stream_and_nothing_else() {
     run(async {
         let (mut peer, echo, _drain) = raw_client(&World::new()).await;
         let malformed: &[&[(&str, &str)]] = &[
-            &[(":method", "CONNECT"), (":authority", "a:1"), (":scheme", "https")],
-            &[(":method", "CONNECT"), (":authority", "a:1"), (":path", "/")],
+            &[
+                (":method", "CONNECT"),
+                (":authority", "a:1"),
+                (":scheme", "https"),
+            ],
+            &[
+                (":method", "CONNECT"),
+                (":authority", "a:1"),
+                (":path", "/"),
+            ],
             &[
                 (":method", "CONNECT"),
                 (":protocol", "websocket"),
@@ -204,16 +212,28 @@ fn malformed_connects_reset_their_stream_and_nothing_else() {
                 (":authority", "a:1"),
             ],
             &[(":authority", "a:1")],
-            &[(":method", "CONNECT"), (":authority", "a:1"), (":status", "200")],
+            &[
+                (":method", "CONNECT"),
+                (":authority", "a:1"),
+                (":status", "200"),
+            ],
             &[(":method", "CONNECT"), (":authority", "a b:1")],
             &[(":method", "CONNECT"), (":authority", "[::1:80")],
-            &[(":method", "CONNECT"), (":authority", "a:1"), ("connection", "close")],
+            &[
+                (":method", "CONNECT"),
+                (":authority", "a:1"),
+                ("connection", "close"),
+            ],
         ];
         let mut stream = 1;
         for fields in malformed {
             peer.send(&headers(stream, fields)).await;
             let answer = peer.find(&[RST_STREAM, HEADERS]).await.unwrap();
-            assert_eq!((answer.kind, answer.stream), (RST_STREAM, stream), "{fields:?}");
+            assert_eq!(
+                (answer.kind, answer.stream),
+                (RST_STREAM, stream),
+                "{fields:?}"
+            );
             assert_eq!(answer.code(), 1, "{fields:?}");
             stream += 2;
         }
@@ -239,7 +259,10 @@ fn requests_that_cannot_be_served_get_their_status() {
     let refused: &[(&[(&str, &str)], &str)] = &[
         (&method("GET"), "expected method CONNECT, got GET"),
         (&method("POST"), "expected method CONNECT, got POST"),
-        (&[(":method", "CONNECT")], "no valid authority pseudo header: "),
+        (
+            &[(":method", "CONNECT")],
+            "no valid authority pseudo header: ",
+        ),
         (
             &[(":method", "CONNECT"), (":authority", "10.0.0.2")],
             "no valid authority pseudo header: 10.0.0.2",
@@ -277,11 +300,18 @@ fn requests_that_cannot_be_served_get_their_status() {
             peer.send(&headers(stream, fields)).await;
             let answer = peer.find(&[RST_STREAM, HEADERS]).await.unwrap();
             assert_eq!((answer.kind, answer.stream), (HEADERS, stream), "{error}");
-            assert_eq!((answer.status(), answer.ends_stream()), (400, true), "{error}");
+            assert_eq!(
+                (answer.status(), answer.ends_stream()),
+                (400, true),
+                "{error}"
+            );
             // Nothing but the status: one indexed field.
             assert_eq!(answer.block().len(), 1, "{error}");
             let after = peer.find(&[RST_STREAM, HEADERS]).await.unwrap();
-            assert_eq!((after.kind, after.stream, after.code()), (RST_STREAM, stream, 0));
+            assert_eq!(
+                (after.kind, after.stream, after.code()),
+                (RST_STREAM, stream, 0)
+            );
             let refusal = echo.requests.borrow().last().unwrap().clone().unwrap_err();
             assert_eq!((refusal.status, refusal.error.as_str()), (400, *error));
             stream += 2;
@@ -304,11 +334,7 @@ fn too_many_or_too_large_fields_get_431() {
         let large = "v".repeat(16 * 1024);
         let mut heavy = CONNECT.to_vec();
         heavy.push(("x", &large));
-        for (stream, fields, status) in [
-            (1, many(32), 200),
-            (3, many(33), 431),
-            (5, heavy, 431),
-        ] {
+        for (stream, fields, status) in [(1, many(32), 200), (3, many(33), 431), (5, heavy, 431)] {
             peer.send(&headers(stream, &fields)).await;
             let answer = peer.find(&[HEADERS]).await.unwrap();
             assert_eq!((answer.stream, answer.status()), (stream, status));
@@ -330,7 +356,10 @@ fn a_header_list_beyond_what_is_advertised_gets_431_and_a_reset() {
         peer.send(&frame(HEADERS, 0, 1, first)).await;
         peer.send(&frame(CONTINUATION, END_HEADERS, 1, rest)).await;
         let answer = peer.find(&[HEADERS, RST_STREAM]).await.unwrap();
-        assert_eq!((answer.kind, answer.status(), answer.ends_stream()), (HEADERS, 431, true));
+        assert_eq!(
+            (answer.kind, answer.status(), answer.ends_stream()),
+            (HEADERS, 431, true)
+        );
         let after = peer.find(&[HEADERS, RST_STREAM]).await.unwrap();
         assert_eq!((after.kind, after.stream), (RST_STREAM, 1));
         assert!(echo.requests.borrow().is_empty());
@@ -346,7 +375,8 @@ fn the_stream_after_the_last_one_allowed_is_refused() {
         }
         let refused = peer.find(&[RST_STREAM]).await.unwrap();
         assert_eq!((refused.stream, refused.code()), (401, 7));
-        peer.send(&super::frames::data(1, b"still here", true)).await;
+        peer.send(&super::frames::data(1, b"still here", true))
+            .await;
         assert_eq!(peer.find(&[DATA]).await.unwrap().payload, b"still here");
         assert_eq!(echo.requests.borrow().len(), 200);
     });
