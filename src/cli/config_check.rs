@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::{EXIT_FINDINGS, EXIT_START, SettingArguments, output, proxy};
 use crate::config::Forward;
 use crate::config::check::{Checked, check as check_config};
-use crate::config::limits::LOCAL_STATE_BYTES_MAX;
+use crate::config::limits::{CONFIG_FILE_BYTES_MAX, LOCAL_STATE_BYTES_MAX};
 use crate::config::problem::Origin;
 use crate::config::raw::{IPV6_FILE, RawConfig, Sources, is_local_state, read_bounded};
 use crate::control::local_state;
@@ -88,7 +88,10 @@ fn lines(problems: &[impl ToString]) -> Vec<String> {
 
 /// Reads as on a host with IPv6 and no other file: `text` stands at `path`.
 fn alone(wanted: &Path, path: &Path, text: &str) -> io::Result<String> {
-    if wanted == path {
+    if wanted == path && text.len() > CONFIG_FILE_BYTES_MAX {
+        let message = format!("longer than {CONFIG_FILE_BYTES_MAX} bytes");
+        Err(io::Error::new(io::ErrorKind::InvalidData, message))
+    } else if wanted == path {
         Ok(text.to_owned())
     } else if wanted == Path::new(IPV6_FILE) {
         Ok(String::new())
@@ -196,6 +199,9 @@ mod tests {
             &format!("{GOOD}listeners: {{stats: '[::1]:1'}}"),
         );
         assert_eq!(found, Findings::default(), "IPv6 is fine somewhere");
+        let long = format!("{GOOD}# {}", "x".repeat(CONFIG_FILE_BYTES_MAX));
+        let found = findings(Path::new("c.yaml"), &long);
+        assert!(found.errors[0].contains("longer than"), "{:?}", found.errors);
     }
 
     #[test]
