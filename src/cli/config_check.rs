@@ -201,7 +201,11 @@ mod tests {
         assert_eq!(found, Findings::default(), "IPv6 is fine somewhere");
         let long = format!("{GOOD}# {}", "x".repeat(CONFIG_FILE_BYTES_MAX));
         let found = findings(Path::new("c.yaml"), &long);
-        assert!(found.errors[0].contains("longer than"), "{:?}", found.errors);
+        assert!(
+            found.errors[0].contains("longer than"),
+            "{:?}",
+            found.errors
+        );
     }
 
     #[test]
