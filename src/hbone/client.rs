@@ -13,8 +13,9 @@ use h2::client::{Connection, SendRequest};
 use super::connect::{ConnectRequest, ConnectResponse, encode_request, parse_response};
 use super::guard::Role;
 use super::io::Io;
+use super::parking::register;
 use super::settings::Settings;
-use super::stream::{Stream, StreamError, explain, register};
+use super::stream::{Stream, StreamError, explain};
 use super::tunnel::{Core, DATA_FRAME_BUDGET, InFlight, Next, Order, Shared};
 use super::{HboneError, ResetCode};
 use crate::transport::Transport;
@@ -194,9 +195,11 @@ impl Opener {
             return Err(OpenError::NotSent("h2 failed: tunnel is closing".into()));
         };
         let in_flight = InFlight::new(&self.shared);
-        let (answer, send) = requests
-            .send_request(encoded, false)
-            .map_err(|error| OpenError::NotSent(self.text(&error)))?;
+        let (answer, send) = requests.send_request(encoded, false).map_err(|error| {
+            // Over, or out of stream numbers: nothing can be opened any more.
+            self.close_when_idle();
+            OpenError::NotSent(self.text(&error))
+        })?;
         drop(requests);
         let id = answer.stream_id().as_u32();
         let response = answer.await.map_err(|error| self.failed(id, &error))?;
@@ -222,10 +225,12 @@ impl Opener {
         let left_out = guard
             .goaway_received()
             .is_some_and(|goaway| id > goaway.last_stream);
-        match explain(&self.shared, error) {
-            StreamError::Reset(code) => OpenError::Reset(code),
-            _ if left_out || !guard.was_sent(id) => OpenError::NotSent(self.text(error)),
-            _ => OpenError::Connection(self.text(error)),
+        if let StreamError::Reset(code) = explain(&self.shared, error) {
+            OpenError::Reset(code)
+        } else if left_out || !guard.was_sent(id) {
+            OpenError::NotSent(self.text(error))
+        } else {
+            OpenError::Connection(self.text(error))
         }
     }
 

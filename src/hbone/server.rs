@@ -15,8 +15,9 @@ use super::connect::{
 };
 use super::guard::Role;
 use super::io::Io;
+use super::parking::{RecvCell, register};
 use super::settings::{Event, LimitKind, Settings};
-use super::stream::{RecvCell, Stream, StreamError, explain, register};
+use super::stream::{Stream, StreamError, explain};
 use super::tunnel::{Core, DATA_FRAME_BUDGET, InFlight, Next, Order, Shared};
 use crate::model::baggage::Baggage;
 use crate::transport::Transport;
