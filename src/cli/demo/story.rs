@@ -118,7 +118,7 @@ fn allowed(world: &World, meter: &Meter, watch: &Watch) -> Result<Allowed, DemoE
         is_end_of_connection(line) && line.has("src.identity", &identity)
     })?;
     let handshake = b.line("web-client's tunnel", watch, |line| {
-        line.scope.ends_with("inbound") && line.has("peer", &identity)
+        line.scope.ends_with("tunnel") && line.has("identity", &identity)
     })?;
     let decision = b.line("the policy that let web-client in", watch, |line| {
         line.scope.ends_with("authorization") && line.message == "allow policy match"
