@@ -55,9 +55,7 @@ pub(super) fn world(
     };
     let (clients, servers) = (enter(&namespaces.names[0])?, enter(&namespaces.names[1])?);
     for place in [&clients, &servers] {
-        // Some kernels default to BBR, which stalls on a cable that is no real one.
-        let set = place.enter(|| std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "cubic"));
-        set.map_err(DemoError::io("choose the congestion control cubic"))?;
+        choose_congestion_control(place)?;
     }
     let listen = |port| {
         let address = SocketAddr::new(SERVER.into(), port);
@@ -87,6 +85,15 @@ pub(super) fn world(
         earlier: (0, 0),
         namespaces: Some(namespaces),
     })
+}
+
+/// Some hosts default to BBR, which stalls on a cable that is no real one. A namespace may choose
+/// only among what the host allows, of which Reno is always one.
+fn choose_congestion_control(place: &Place) -> Result<(), DemoError> {
+    let set = |name| std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", name);
+    place
+        .enter(|| set("cubic").or_else(|_| set("reno")))
+        .map_err(DemoError::io("choose the congestion control cubic or reno"))
 }
 
 /// A dedicated node, configured by the environment alone.
@@ -218,19 +225,17 @@ fn capture_rules() -> String {
     format!(
         "table inet corelane {{
     chain outbound {{
-        type nat hook output priority dstnat; policy accept;
-        meta l4proto != tcp return
+        type nat hook output priority -100; policy accept;
         meta mark {MARK} return
         oifname \"lo\" return
         tcp dport {DIRECT_PORT} return
-        redirect to :{OUTBOUND_PORT}
+        meta l4proto tcp redirect to :{OUTBOUND_PORT}
     }}
     chain inbound {{
-        type nat hook prerouting priority dstnat; policy accept;
-        meta l4proto != tcp return
+        type nat hook prerouting priority -100; policy accept;
         iifname \"lo\" return
         tcp dport {{ {INBOUND_PORT}, {STATS_PORT}, {READINESS_PORT}, {DIRECT_PORT} }} return
-        redirect to :{INBOUND_PLAINTEXT_PORT}
+        meta l4proto tcp redirect to :{INBOUND_PLAINTEXT_PORT}
     }}
 }}
 "
