@@ -10,6 +10,8 @@ pub mod connect;
 mod guard;
 mod io;
 mod keepalive;
+mod parking;
+mod scan;
 pub mod server;
 pub mod settings;
 pub mod stream;

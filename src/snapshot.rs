@@ -99,7 +99,7 @@ impl Snapshot {
         self.workloads.local_by_info(info)
     }
 
-    /// Whether the workload runs on this node.
+    /// Whether the workload runs on this node: on the configured node, or on any when none is.
     #[must_use]
     pub fn is_local(&self, workload: &Workload) -> bool {
         self.workloads.is_local(workload)

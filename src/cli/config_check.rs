@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use super::{EXIT_FINDINGS, EXIT_START, SettingArguments, output, proxy};
 use crate::config::Forward;
 use crate::config::check::{Checked, check as check_config};
+use crate::config::limits::LOCAL_STATE_BYTES_MAX;
 use crate::config::problem::Origin;
 use crate::config::raw::{IPV6_FILE, RawConfig, Sources, read_bounded};
 
 /// Checks one file; what is found goes to standard output, one line each.
 pub(super) fn check(path: &Path) -> ExitCode {
-    let text = match read_bounded(path) {
+    let text = match read_bounded(path, LOCAL_STATE_BYTES_MAX) {
         Ok(text) => text,
         Err(error) => {
             output::error(&format!(

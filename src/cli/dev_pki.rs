@@ -19,7 +19,7 @@ const DAYS_MAX: i64 = 3650;
 /// CORELANE_IDENTITY_DIR reads. All identities of one run trust each other and nobody else. Not for
 /// production.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Directory to write into; made if it is not there.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -49,7 +49,7 @@ pub struct Args {
 
 /// Runs the subcommand: 0 written, 1 not written.
 #[must_use]
-pub fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &Args) -> ExitCode {
     let mut identities: Vec<Identity> = Vec::new();
     let mut seen = BTreeSet::new();
     for (namespace, service_account) in &args.identities {

@@ -12,12 +12,18 @@ use super::yaml::{self, Name, Node, Value};
 /// Top-level keys of a local state document, to explain a mix-up.
 const STATE_KEYS: [&str; 3] = ["workloads", "services", "policies"];
 
-/// Whether `text` is a local state document rather than a configuration.
+/// Whether `text` is a local state document rather than a configuration: the first key that either
+/// of them knows decides.
 #[must_use]
 pub fn is_local_state(text: &str) -> bool {
-    let keys = yaml::top_level_keys(text);
-    keys.iter().any(|key| STATE_KEYS.contains(&key.as_str()))
-        && !keys.iter().any(|key| key == Key::Mode.name())
+    let ours = |key: &str| {
+        key == FORWARDS
+            || SETTINGS
+                .iter()
+                .any(|setting| setting.path.split('.').next() == Some(key))
+    };
+    let theirs = |key: &str| STATE_KEYS.contains(&key);
+    yaml::find_top_level_key(text, |key| ours(key) || theirs(key)).is_some_and(|key| theirs(&key))
 }
 
 /// Reads the configuration file at `path` into `raw`.

@@ -90,7 +90,7 @@ impl Sources<'static> {
             .collect();
         Self {
             env,
-            read_file: &read_bounded,
+            read_file: &read_config,
             config_file,
             overrides,
             cpus: process_cpus(),
@@ -105,21 +105,25 @@ fn process_cpus() -> Vec<usize> {
     })
 }
 
-/// Reads a text of at most [`CONFIG_FILE_BYTES_MAX`].
+/// Reads a text of at most `bytes_max`.
 ///
 /// # Errors
 /// As reading; `InvalidData` for a longer file or one that is not UTF-8.
-pub fn read_bounded(path: &Path) -> io::Result<String> {
+pub fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<String> {
     let mut text = String::new();
-    let bound = CONFIG_FILE_BYTES_MAX as u64;
+    let bound = u64::try_from(bytes_max).unwrap_or(u64::MAX);
     std::fs::File::open(path)?
-        .take(bound + 1)
+        .take(bound.saturating_add(1))
         .read_to_string(&mut text)?;
-    if text.len() > CONFIG_FILE_BYTES_MAX {
-        let message = format!("longer than {CONFIG_FILE_BYTES_MAX} bytes");
+    if text.len() > bytes_max {
+        let message = format!("longer than {bytes_max} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     Ok(text)
+}
+
+fn read_config(path: &Path) -> io::Result<String> {
+    read_bounded(path, CONFIG_FILE_BYTES_MAX)
 }
 
 /// A text somebody gave for a setting.

@@ -84,31 +84,29 @@ pub(super) fn parse(text: &str) -> Result<Option<Node>, Vec<YamlError>> {
     }
 }
 
-/// Keys of the mapping at the top of `text`, whatever stands below them; empty when it is none.
-pub(super) fn top_level_keys(text: &str) -> Vec<String> {
-    let mut keys = Vec::new();
+/// The first key at the top of `text` that `wanted` likes, whatever stands below the keys.
+pub(super) fn find_top_level_key(text: &str, wanted: impl Fn(&str) -> bool) -> Option<String> {
     let mut depth = 0_usize;
     let mut is_key = true;
     for event in Parser::new_from_str(text)
         .map_while(Result::ok)
         .map(|(event, _)| event)
     {
-        match event {
-            Event::MappingStart(..) | Event::SequenceStart(..) => depth += 1,
-            Event::MappingEnd | Event::SequenceEnd => {
-                depth = depth.saturating_sub(1);
-                is_key = true;
+        if matches!(event, Event::MappingStart(..) | Event::SequenceStart(..)) {
+            depth += 1;
+        } else if matches!(event, Event::MappingEnd | Event::SequenceEnd) {
+            depth = depth.saturating_sub(1);
+            is_key = true;
+        } else if let Event::Scalar(text, ..) = event
+            && depth == 1
+        {
+            if is_key && wanted(&text) {
+                return Some(text.into_owned());
             }
-            Event::Scalar(text, ..) if depth == 1 => {
-                if is_key {
-                    keys.push(text.into_owned());
-                }
-                is_key = !is_key;
-            }
-            _ => {}
+            is_key = !is_key;
         }
     }
-    keys
+    None
 }
 
 fn position(mark: Marker) -> Position {
@@ -340,9 +338,11 @@ mod tests {
     #[test]
     fn keys_at_the_top_are_found_whatever_stands_below() {
         let text = "workloads:\n- {services: x}\npolicies: [[!Exact a]]\nmode: node\n";
-        assert_eq!(top_level_keys(text), ["workloads", "policies", "mode"]);
-        assert_eq!(top_level_keys("{\"services\": []}"), ["services"]);
-        assert!(top_level_keys("[a, b]").len() <= 2 && top_level_keys("a").is_empty());
+        let find = |text, wanted| find_top_level_key(text, |key| key == wanted);
+        assert!(find(text, "workloads").is_some() && find(text, "mode").is_some());
+        assert!(find(text, "services").is_none() && find(text, "node").is_none());
+        assert!(find("{\"services\": []}", "services").is_some());
+        assert!(find("services", "services").is_none());
     }
 
     #[test]

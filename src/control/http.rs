@@ -73,8 +73,8 @@ impl Request {
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
         let pairs = self.uri.query()?.split('&');
         let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let last = pairs.filter(|(key, _)| percent_decode(key) == name).last();
-        last.map(|(_, value)| percent_decode(value))
+        let mut last_first = pairs.rev().filter(|(key, _)| percent_decode(key) == name);
+        last_first.next().map(|(_, value)| percent_decode(value))
     }
 }
 
@@ -277,4 +277,4 @@ async fn answer(
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::control) mod tests;

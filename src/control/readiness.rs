@@ -62,7 +62,6 @@ impl Readiness {
         self.lock().iter().copied().collect()
     }
 
-    #[expect(clippy::disallowed_types, reason = "as the field")]
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,6 +89,7 @@ impl Task {
 pub struct ReadinessHandler {
     readiness: Readiness,
     probe: Probe,
+    timeout: Duration,
 }
 
 impl Debug for ReadinessHandler {
@@ -104,12 +104,16 @@ impl ReadinessHandler {
     /// Serves the state of `readiness`; `probe` proves that the shards run.
     #[must_use]
     pub const fn new(readiness: Readiness, probe: Probe) -> Self {
-        Self { readiness, probe }
+        Self {
+            readiness,
+            probe,
+            timeout: PROBE_TIMEOUT,
+        }
     }
 
     async fn ready(&self) -> Response {
         let mut pending = self.readiness.pending();
-        if tokio::time::timeout(PROBE_TIMEOUT, (self.probe)())
+        if tokio::time::timeout(self.timeout, (self.probe)())
             .await
             .is_err()
         {

@@ -13,8 +13,9 @@ use h2::client::{Connection, SendRequest};
 use super::connect::{ConnectRequest, ConnectResponse, encode_request, parse_response};
 use super::guard::Role;
 use super::io::Io;
+use super::parking::register;
 use super::settings::Settings;
-use super::stream::{Stream, StreamError, explain, register};
+use super::stream::{Stream, StreamError, explain};
 use super::tunnel::{Core, DATA_FRAME_BUDGET, InFlight, Next, Order, Shared};
 use super::{HboneError, ResetCode};
 use crate::transport::Transport;
@@ -67,8 +68,9 @@ pub async fn handshake<T: Transport + 'static>(
 ) -> Result<(Opener, Driver<T>), HboneError> {
     let (mut core, io) = Core::new(io, Role::Client, settings);
     let mut shake = Box::pin(builder(settings).handshake::<_, Bytes>(io));
+    let boxed = |(requests, engine)| (requests, Box::new(engine));
     let (requests, mut engine) =
-        poll_fn(|cx| core.poll_handshake(cx, |cx| shake.as_mut().poll(cx))).await?;
+        poll_fn(|cx| core.poll_handshake(cx, |cx| shake.as_mut().poll(cx).map_ok(boxed))).await?;
     core.start(engine.ping_pong());
     let peer_max_streams = Rc::new(Cell::new(settings.initial_send_streams));
     let opener = Opener {
@@ -105,7 +107,7 @@ fn builder(settings: &Settings) -> h2::client::Builder {
 #[must_use = "a tunnel makes no progress unless its driver is polled"]
 pub struct Driver<T: Transport> {
     core: Core<T>,
-    engine: Option<Connection<Io<T>, Bytes>>,
+    engine: Option<Box<Connection<Io<T>, Bytes>>>,
     settings_seen: u32,
     peer_max_streams: Rc<Cell<usize>>,
 }
@@ -122,7 +124,7 @@ impl<T: Transport + 'static> Driver<T> {
             if let Some(window) = self.core.window_change() {
                 engine.set_target_window_size(window);
             }
-            let polled = Pin::new(&mut *engine).poll(cx);
+            let polled = Pin::new(&mut **engine).poll(cx);
             let settings_seen = self.core.shared.guard.settings_frames();
             if settings_seen != self.settings_seen {
                 self.settings_seen = settings_seen;
@@ -194,9 +196,11 @@ impl Opener {
             return Err(OpenError::NotSent("h2 failed: tunnel is closing".into()));
         };
         let in_flight = InFlight::new(&self.shared);
-        let (answer, send) = requests
-            .send_request(encoded, false)
-            .map_err(|error| OpenError::NotSent(self.text(&error)))?;
+        let (answer, send) = requests.send_request(encoded, false).map_err(|error| {
+            // Over, or out of stream numbers: nothing can be opened any more.
+            self.close_when_idle();
+            OpenError::NotSent(self.text(&error))
+        })?;
         drop(requests);
         let id = answer.stream_id().as_u32();
         let response = answer.await.map_err(|error| self.failed(id, &error))?;
@@ -222,10 +226,12 @@ impl Opener {
         let left_out = guard
             .goaway_received()
             .is_some_and(|goaway| id > goaway.last_stream);
-        match explain(&self.shared, error) {
-            StreamError::Reset(code) => OpenError::Reset(code),
-            _ if left_out || !guard.was_sent(id) => OpenError::NotSent(self.text(error)),
-            _ => OpenError::Connection(self.text(error)),
+        if let StreamError::Reset(code) = explain(&self.shared, error) {
+            OpenError::Reset(code)
+        } else if left_out || !guard.was_sent(id) {
+            OpenError::NotSent(self.text(error))
+        } else {
+            OpenError::Connection(self.text(error))
         }
     }
 

@@ -89,6 +89,8 @@ fn value(text: &str) -> HeaderValue {
 /// cannot be written as one.
 pub(super) fn encode_request(request: &ConnectRequest) -> Option<Request<()>> {
     let authority = uri::Authority::try_from(request.authority.to_string()).ok()?;
+    // Never send what we would refuse.
+    parse_authority(&authority)?;
     let mut parts = uri::Parts::default();
     parts.authority = Some(authority);
     let mut encoded = Request::new(());
@@ -121,8 +123,8 @@ fn encode_forwarded(forwarded: &Forwarded) -> String {
 }
 
 /// A request received by a server, or how it must be refused.
-pub(super) fn parse_request(
-    request: &Request<h2::RecvStream>,
+pub(super) fn parse_request<B>(
+    request: &Request<B>,
     limits: RequestLimits,
 ) -> Result<ConnectRequest, (Refusal, RefusalCause)> {
     let (uri, headers) = (request.uri(), request.headers());
@@ -225,3 +227,6 @@ pub(super) fn parse_response(headers: &HeaderMap) -> ConnectResponse {
         baggage: parse_baggage(headers),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,24 +8,11 @@
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
+use super::scan::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameHead, GOAWAY, Goaway, HEADERS,
+    PUSH_PROMISE, RST_STREAM, SETTINGS, Scanner, Seen,
+};
 use super::settings::{ControlBudget, Event, LimitKind, Settings};
-
-/// The client connection preface (RFC 9113 section 3.4).
-const PREFACE_BYTES: u32 = 24;
-/// A frame header (RFC 9113 section 4.1).
-const HEAD_BYTES: usize = 9;
-
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
-const RST_STREAM: u8 = 0x3;
-const SETTINGS: u8 = 0x4;
-const PUSH_PROMISE: u8 = 0x5;
-const GOAWAY: u8 = 0x7;
-const CONTINUATION: u8 = 0x9;
-
-const END_STREAM: u8 = 0x1;
-const ACK: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
 
 /// Empty DATA frames forgiven over the life of a tunnel; `h2` allows as many before it says GOAWAY.
 const EMPTY_DATA_MAX: u32 = 100;
@@ -43,100 +30,6 @@ const EARNED_FRAMES_MAX: u64 = 100_000;
 pub(super) enum Role {
     Client,
     Server,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct FrameHead {
-    length: u32,
-    kind: u8,
-    flags: u8,
-    stream: u32,
-}
-
-/// Finds frame headers in a byte stream, however it is cut.
-#[derive(Debug, Default)]
-struct Scanner {
-    head: [u8; HEAD_BYTES],
-    filled: usize,
-    /// Bytes to pass over: the preface, or the rest of a payload.
-    skip: u32,
-    current: Option<FrameHead>,
-    /// The first payload bytes of a GOAWAY: last stream and error code.
-    goaway: [u8; 8],
-    goaway_filled: usize,
-}
-
-enum Seen {
-    Start(FrameHead),
-    End(FrameHead, [u8; 8]),
-}
-
-impl Scanner {
-    fn new(preface: bool) -> Self {
-        Self {
-            skip: if preface { PREFACE_BYTES } else { 0 },
-            ..Self::default()
-        }
-    }
-
-    fn feed(&mut self, mut bytes: &[u8], mut see: impl FnMut(Seen)) {
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                let step = bytes.len().min(self.skip as usize);
-                self.keep_goaway(&bytes[..step]);
-                #[expect(clippy::cast_possible_truncation, reason = "at most `skip`, a u32")]
-                let passed = step as u32;
-                self.skip -= passed;
-                bytes = &bytes[step..];
-            } else {
-                let step = bytes.len().min(HEAD_BYTES - self.filled);
-                self.head[self.filled..self.filled + step].copy_from_slice(&bytes[..step]);
-                self.filled += step;
-                bytes = &bytes[step..];
-                if self.filled < HEAD_BYTES {
-                    return;
-                }
-                self.filled = 0;
-                self.goaway_filled = 0;
-                let head = self.parse();
-                self.skip = head.length;
-                self.current = Some(head);
-                see(Seen::Start(head));
-            }
-            if self.skip == 0
-                && let Some(head) = self.current.take()
-            {
-                see(Seen::End(head, self.goaway));
-            }
-        }
-    }
-
-    fn keep_goaway(&mut self, payload: &[u8]) {
-        if self.current.is_some_and(|head| head.kind == GOAWAY) {
-            let room = &mut self.goaway[self.goaway_filled..];
-            let step = room.len().min(payload.len());
-            room[..step].copy_from_slice(&payload[..step]);
-            self.goaway_filled += step;
-        }
-    }
-
-    fn parse(&self) -> FrameHead {
-        let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = self.head;
-        FrameHead {
-            length: u32::from_be_bytes([0, l0, l1, l2]),
-            kind,
-            flags,
-            stream: u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff,
-        }
-    }
-}
-
-fn goaway_parts(payload: [u8; 8]) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = payload;
-    (
-        u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff,
-        u32::from_be_bytes([e, f, g, h]),
-    )
 }
 
 /// The allowance of [`ControlBudget`]: what was spent, what was earned, when it was last refilled.
@@ -194,13 +87,6 @@ struct State {
     control: Control,
     resets: Resets,
     empty_data: u32,
-}
-
-/// A GOAWAY that passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Goaway {
-    pub(super) last_stream: u32,
-    pub(super) code: u32,
 }
 
 /// Watches one tunnel.
@@ -300,11 +186,7 @@ impl Guard {
                     self.settings_acked.set(true);
                 }
                 match control.spend((self.settings.now)()) {
-                    Some(LimitKind::ControlFramesPolite) => {
-                        if !self.polite.replace(true) {
-                            (self.settings.events)(Event::LimitHit(LimitKind::ControlFramesPolite));
-                        }
-                    }
+                    Some(LimitKind::ControlFramesPolite) => self.ask_for_drain(),
                     Some(limit) => self.convict(limit),
                     None => {}
                 }
@@ -312,7 +194,13 @@ impl Guard {
         }
     }
 
-    fn frame_ends(&self, head: FrameHead, goaway: [u8; 8]) {
+    fn ask_for_drain(&self) {
+        if !self.polite.replace(true) {
+            (self.settings.events)(Event::LimitHit(LimitKind::ControlFramesPolite));
+        }
+    }
+
+    fn frame_ends(&self, head: FrameHead, goaway: Goaway) {
         match head.kind {
             HEADERS | PUSH_PROMISE | CONTINUATION if head.flags & END_HEADERS != 0 => {
                 self.header_block.set(None);
@@ -321,12 +209,8 @@ impl Guard {
                 self.settings_frames.set(self.settings_frames.get() + 1);
             }
             GOAWAY => {
-                let (last_stream, code) = goaway_parts(goaway);
-                if self
-                    .goaway_in
-                    .replace(Some(Goaway { last_stream, code }))
-                    .is_none()
-                {
+                let first = self.goaway_in.replace(Some(goaway)).is_none();
+                if first {
                     (self.settings.events)(Event::GoawayReceived);
                 }
             }
@@ -374,8 +258,7 @@ impl Guard {
             },
             Seen::End(head, goaway) => {
                 if head.kind == GOAWAY {
-                    let (last_stream, code) = goaway_parts(goaway);
-                    self.goaway_out.set(Some(Goaway { last_stream, code }));
+                    self.goaway_out.set(Some(goaway));
                 }
             }
         });
@@ -455,3 +338,6 @@ impl Guard {
         self.batch.set(0);
     }
 }
+
+#[cfg(test)]
+mod tests;

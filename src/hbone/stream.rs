@@ -5,7 +5,6 @@
 //! side resets.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -15,16 +14,12 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::ResetCode;
 use super::guard::Role;
+use super::parking::RecvCell;
 use super::tunnel::{InFlight, Shared};
 use crate::transport::Transport;
 
 /// Most bytes one stream may send at a time, so that streams of a tunnel take turns.
 const SEND_CHUNK_BYTES: usize = 256 * 1024;
-/// Parked frames below this are copied together; a slice would keep a whole read buffer alive.
-const COALESCE_BYTES: usize = 4096;
-/// Size at which a block of copied frames is closed.
-const BLOCK_BYTES: usize = 16 * 1024;
-
 /// Why a stream ended before its time. A reset is never turned into a clean end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
@@ -110,110 +105,6 @@ pub(super) fn explain(shared: &Shared, error: &h2::Error) -> StreamError {
     }
 }
 
-/// Received bytes of one stream: in `h2`, or parked here so that small frames do not pile up there.
-pub(super) struct RecvCell {
-    shared: Rc<Shared>,
-    state: RefCell<RecvState>,
-}
-
-struct RecvState {
-    h2: h2::RecvStream,
-    parked: VecDeque<Bytes>,
-    block: BytesMut,
-    end: Option<Result<(), StreamError>>,
-    reader: Option<Waker>,
-}
-
-impl RecvState {
-    fn next_parked(&mut self) -> Option<Bytes> {
-        self.parked
-            .pop_front()
-            .or_else(|| (!self.block.is_empty()).then(|| self.block.split().freeze()))
-    }
-
-    fn close_block(&mut self) {
-        if !self.block.is_empty() {
-            self.parked.push_back(self.block.split().freeze());
-        }
-    }
-
-    fn keep(&mut self, data: Bytes) {
-        if data.len() >= COALESCE_BYTES {
-            self.close_block();
-            self.parked.push_back(data);
-            return;
-        }
-        if self.block.len() + data.len() > BLOCK_BYTES {
-            self.close_block();
-        }
-        self.block.extend_from_slice(&data);
-    }
-}
-
-impl RecvCell {
-    fn new(shared: &Rc<Shared>, h2: h2::RecvStream) -> Rc<Self> {
-        Rc::new(Self {
-            shared: Rc::clone(shared),
-            state: RefCell::new(RecvState {
-                h2,
-                parked: VecDeque::new(),
-                block: BytesMut::new(),
-                end: None,
-                reader: None,
-            }),
-        })
-    }
-
-    /// Takes over what waits in `h2`. No credit is given for it, so the stream window bounds it.
-    pub(super) fn park(&self) {
-        let state = &mut *self.state.borrow_mut();
-        let reader = state.reader.clone();
-        let mut cx = Context::from_waker(reader.as_ref().unwrap_or(Waker::noop()));
-        let mut news = false;
-        while state.end.is_none() {
-            match state.h2.poll_data(&mut cx) {
-                Poll::Pending => break,
-                Poll::Ready(Some(Ok(data))) => state.keep(data),
-                Poll::Ready(Some(Err(error))) => {
-                    state.end = Some(Err(explain(&self.shared, &error)));
-                }
-                Poll::Ready(None) => state.end = Some(Ok(())),
-            }
-            news = true;
-        }
-        if news && let Some(reader) = state.reader.take() {
-            reader.wake();
-        }
-    }
-
-    fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        let state = &mut *self.state.borrow_mut();
-        loop {
-            if let Some(data) = state.next_parked() {
-                return Poll::Ready(Ok(Some(data)));
-            }
-            if let Some(end) = &state.end {
-                return Poll::Ready(end.clone().map(|()| None));
-            }
-            match state.h2.poll_data(cx) {
-                Poll::Pending => {
-                    match &mut state.reader {
-                        Some(reader) => reader.clone_from(cx.waker()),
-                        None => state.reader = Some(cx.waker().clone()),
-                    }
-                    return Poll::Pending;
-                }
-                Poll::Ready(Some(Ok(data))) if data.is_empty() => {}
-                Poll::Ready(Some(Ok(data))) => return Poll::Ready(Ok(Some(data))),
-                Poll::Ready(Some(Err(error))) => {
-                    state.end = Some(Err(explain(&self.shared, &error)));
-                }
-                Poll::Ready(None) => state.end = Some(Ok(())),
-            }
-        }
-    }
-}
-
 /// Both halves of a stream.
 pub struct Stream {
     recv: RecvHalf,
@@ -256,14 +147,6 @@ impl Stream {
     }
 }
 
-/// Puts the receiving side of a stream where the tunnel finds it.
-pub(super) fn register(shared: &Rc<Shared>, recv: h2::RecvStream) -> Rc<RecvCell> {
-    let id = recv.stream_id().as_u32();
-    let cell = RecvCell::new(shared, recv);
-    shared.register(id, &cell);
-    cell
-}
-
 /// Receiving half. Dropped before the peer's END_STREAM was seen: RST_STREAM(CANCEL), except on a
 /// server that has finished sending, which says NO_ERROR.
 pub struct RecvHalf {
@@ -286,9 +169,7 @@ impl RecvHalf {
 
     /// Gives the peer credit for bytes that were really forwarded.
     pub fn forwarded(&mut self, bytes: usize) {
-        let mut state = self.cell.state.borrow_mut();
-        // Fails only for more bytes than were received, which then have no credit to give.
-        let _ = state.h2.flow_control().release_capacity(bytes);
+        self.cell.forwarded(bytes);
     }
 }
 
@@ -482,11 +363,5 @@ impl fmt::Debug for RecvHalf {
 impl fmt::Debug for SendHalf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SendHalf").field(&self.link).finish()
-    }
-}
-
-impl fmt::Debug for RecvCell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecvCell").finish_non_exhaustive()
     }
 }

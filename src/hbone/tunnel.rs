@@ -13,8 +13,8 @@ use super::HboneError;
 use super::guard::{Guard, Role};
 use super::io::{Io, Wire};
 use super::keepalive::{Deadline, Keepalive};
+use super::parking::RecvCell;
 use super::settings::{LimitKind, Settings, Sleep};
-use super::stream::RecvCell;
 use crate::transport::Transport;
 
 /// `h2` charges each waiting DATA frame below 256 bytes to a budget of the whole connection, and some

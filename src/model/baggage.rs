@@ -127,3 +127,102 @@ impl fmt::Display for Baggage {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(lines: &[&str]) -> Option<Baggage> {
+        Baggage::parse(lines.iter().map(|line| line.as_bytes()))
+    }
+
+    fn full() -> Baggage {
+        let set = |text: &str| Some(text.into());
+        Baggage {
+            cluster: set("Kubernetes"),
+            namespace: set("ns"),
+            workload_name: set("web"),
+            workload_type: set("cronjob"),
+            service_name: set("web-svc"),
+            service_revision: set("v1"),
+            region: set("r1"),
+            zone: set("z1"),
+        }
+    }
+
+    const FULL: &str = "k8s.cluster.name=Kubernetes,k8s.namespace.name=ns,k8s.cronjob.name=web,\
+                        service.name=web-svc,service.version=v1,cloud.region=r1,\
+                        cloud.availability_zone=z1";
+
+    #[test]
+    fn text_form_follows_the_contract_and_survives_a_round_trip() {
+        assert_eq!(full().to_string(), FULL);
+        assert_eq!(parse(&[FULL]), Some(full()));
+        assert_eq!(Baggage::default().to_string(), "");
+        assert_eq!(parse(&[""]), Some(Baggage::default()));
+    }
+
+    #[test]
+    fn every_workload_type_names_the_workload() {
+        for kind in WORKLOAD_TYPES {
+            let parsed = parse(&[&format!("k8s.{kind}.name=w")]).unwrap();
+            assert_eq!(parsed.workload_name.as_deref(), Some("w"));
+            assert_eq!(parsed.workload_type.as_deref(), Some(kind));
+        }
+        assert_eq!(parse(&["k8s.replicaset.name=w"]), Some(Baggage::default()));
+    }
+
+    #[test]
+    fn header_lines_merge_and_the_last_one_wins() {
+        let lines: Vec<&str> = FULL.split(',').collect();
+        assert_eq!(parse(&lines), Some(full()));
+        let parsed = parse(&["cloud.region=a,cloud.region=b", "cloud.region=c"]).unwrap();
+        assert_eq!(parsed.region.as_deref(), Some("c"));
+        let parsed = parse(&["k8s.pod.name=a", "k8s.job.name="]).unwrap();
+        assert_eq!((parsed.workload_name, parsed.workload_type), (None, None));
+    }
+
+    #[test]
+    fn odd_items_are_ignored_or_unset_but_never_trimmed() {
+        let cases: [(&str, Option<&str>); 8] = [
+            ("service.name=", None),
+            ("service.name", None),
+            ("service.name=a=b", Some("a")),
+            (" service.name=a", None),
+            ("service.name= a ", Some(" a ")),
+            (",,=,service.name=a,", Some("a")),
+            ("unknown=x,service.name=a", Some("a")),
+            ("service.name=a,service.name=", None),
+        ];
+        for (line, expected) in cases {
+            let parsed = parse(&[line]).unwrap();
+            assert_eq!(parsed.service_name.as_deref(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_beyond_visible_ascii_discards_everything() {
+        assert_eq!(
+            Baggage::parse([b"service.name=a".as_slice(), b"x=\xff"]),
+            None
+        );
+        assert_eq!(parse(&["service.name=\u{e9}"]), None);
+        assert_eq!(parse(&["service.name=a\u{1}"]), None);
+        assert_eq!(parse(&[]), Some(Baggage::default()));
+    }
+
+    #[test]
+    fn a_workload_gives_its_own_facts_and_leaves_empty_ones_out() {
+        let workload = Workload {
+            cluster_id: "Kubernetes".into(),
+            namespace: "default".into(),
+            workload_name: "client".into(),
+            workload_type: "deployment".into(),
+            ..Workload::default()
+        };
+        assert_eq!(
+            Baggage::from(&workload).to_string(),
+            "k8s.cluster.name=Kubernetes,k8s.namespace.name=default,k8s.deployment.name=client"
+        );
+    }
+}

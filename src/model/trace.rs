@@ -73,3 +73,55 @@ impl fmt::Debug for TraceParent {
         write!(f, "TraceParent({self})")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn text_form_survives_a_round_trip() {
+        let parsed = TraceParent::parse(TEXT.as_bytes()).unwrap();
+        assert_eq!(parsed.to_string(), TEXT);
+        assert_eq!(parsed.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+    }
+
+    #[test]
+    fn a_fresh_one_has_55_characters_and_flags_00() {
+        let mut next = 0;
+        let fresh = TraceParent::random(&mut || {
+            next += 1;
+            next
+        });
+        let text = fresh.to_string();
+        assert_eq!(
+            text,
+            "00-00000000000000010000000000000002-0000000000000003-00"
+        );
+        assert_eq!(TraceParent::parse(text.as_bytes()), Some(fresh));
+    }
+
+    #[test]
+    fn anything_but_four_hexadecimal_groups_is_absent() {
+        for text in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-011",
+            // 55 characters, too few or too many groups.
+            "00-4bf92f3577b34da6a3ce929d0e0e4736000f067aa0ba902b7-01",
+            "0004bf92f3577b34da6a3ce929d0e0e4736000f067aa0ba902b7001",
+            "00-4bf92f3577b34da6-3ce929d0e0e4736-00f067aa0ba902b7-01",
+            // Groups of the wrong size, or not hexadecimal.
+            "00-4bf92f3577b34da6a3ce929d0e0e473-600f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01",
+            "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(TraceParent::parse(text.as_bytes()), None, "{text}");
+        }
+        let mut bytes = TEXT.as_bytes().to_vec();
+        bytes[10] = 0xff;
+        assert_eq!(TraceParent::parse(&bytes), None);
+    }
+}

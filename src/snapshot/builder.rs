@@ -120,9 +120,12 @@ impl Builder {
         }
         let concerns = |w: &Workload| index.is_local(w);
         // A workload that is new may be one that left while its connections stayed open.
-        let verdicts_may_change = old.as_deref().map_or(concerns(&workload), |old| {
-            (concerns(old) || concerns(&workload)) && judged_differently(old, &workload)
-        });
+        let verdicts_may_change = match &old {
+            None => concerns(&workload),
+            Some(old) => {
+                (concerns(old) || concerns(&workload)) && judged_differently(old, &workload)
+            }
+        };
         index.put(Arc::new(workload));
         verdicts_may_change
     }

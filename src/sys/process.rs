@@ -1,6 +1,9 @@
 //! Signals read like a file, and children that do not outlive their parent: for command-line tools.
 
-#![expect(unsafe_code, reason = "signal masks and pre_exec have no safe interface")]
+#![expect(
+    unsafe_code,
+    reason = "signal masks and pre_exec have no safe interface"
+)]
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,7 +22,9 @@ pub struct Interrupts {
 
 impl std::fmt::Debug for Interrupts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Interrupts").field("fd", &self.fd).finish_non_exhaustive()
+        f.debug_struct("Interrupts")
+            .field("fd", &self.fd)
+            .finish_non_exhaustive()
     }
 }
 
@@ -35,8 +40,9 @@ impl Interrupts {
         let mut previous = MaybeUninit::uninit();
         // JUSTIFICATION: neither std nor rustix changes a thread's signal mask.
         // SAFETY: `set` is initialised and `previous` is writable memory of the right type.
-        let status =
-            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, previous.as_mut_ptr()) };
+        let status = unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, previous.as_mut_ptr())
+        };
         if status != 0 {
             return Err(io::Error::from_raw_os_error(status));
         }

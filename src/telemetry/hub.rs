@@ -4,15 +4,16 @@
 //! stay in the group, so a sum never goes down while the group lives. A group ends when all its
 //! series are idle; what exceeds the cap is summed into one overflow group a reporter.
 
+mod sums;
+
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::counters::{Limit, ListenerKind, Role, ShardCounters};
+use super::counters::ShardCounters;
 use super::families as f;
 use super::flow::Direction;
-use super::histogram::Merged;
 use super::labels::LabelText;
 use super::log_writer::LogSink;
 use super::page::Page;
@@ -20,29 +21,6 @@ use super::series::{FLAGS, Interner, Series};
 use super::shard::ShardTelemetry;
 use crate::config::limits::{ACCESS_LOG_LINES_MAX, METRIC_SERIES_IDLE, METRIC_SERIES_MAX};
 use crate::model::close::ResponseFlag;
-
-/// Bucket bounds of every histogram: 10 us to 10 s.
-const BOUNDS: [Duration; 19] = [
-    Duration::from_micros(10),
-    Duration::from_micros(25),
-    Duration::from_micros(50),
-    Duration::from_micros(100),
-    Duration::from_micros(250),
-    Duration::from_micros(500),
-    Duration::from_millis(1),
-    Duration::from_micros(2_500),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_millis(2_500),
-    Duration::from_secs(5),
-    Duration::from_secs(10),
-];
 
 /// Bounds of telemetry an operator may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,15 +204,17 @@ impl Hub {
         let mut state = self.lock();
         state.housekeep(now, &self.options);
         state.render_traffic(page);
-        render_shards(&state.shards, page);
+        sums::render_shards(&state.shards, page);
         let shards: Vec<_> = state.shards.values().map(Arc::clone).collect();
         let series = state.groups.len();
         drop(state);
-        render_sums(&shards, page);
-        render_policy(&shards, page);
+        sums::render_sums(&shards, page);
         page.family(&f::METRIC_SERIES, |samples| samples.sample(&[], series));
         page.family(&f::LOG_LINES_DROPPED, |samples| {
-            let dropped = sum(&shards, |shard| shard.log_lines_dropped.get());
+            let dropped: u64 = shards
+                .iter()
+                .map(|shard| shard.log_lines_dropped.get())
+                .sum();
             samples.sample(&["access"], dropped);
             samples.sample(&["control"], self.log.control_lines_dropped());
         });
@@ -270,7 +250,6 @@ impl Hub {
         &self.log
     }
 
-    #[expect(clippy::disallowed_types, reason = "as the field")]
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // A panic while the lock was held leaves sums at worst one scrape old.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -344,156 +323,6 @@ impl State {
                 }
             });
         }
-    }
-}
-
-fn sum(shards: &[Arc<ShardCounters>], count: impl Fn(&ShardCounters) -> u64) -> u64 {
-    shards.iter().map(|shard| count(shard)).sum()
-}
-
-fn level(shards: &[Arc<ShardCounters>], count: impl Fn(&ShardCounters) -> i64) -> i64 {
-    shards.iter().map(|shard| count(shard)).sum()
-}
-
-/// Families with one sample a shard.
-fn render_shards(shards: &BTreeMap<usize, Arc<ShardCounters>>, page: &mut Page) {
-    page.family(&f::SHARDS, |samples| samples.sample(&[], shards.len()));
-    page.family(&f::DRIVER, |samples| {
-        for (index, counters) in shards {
-            if let Some(driver) = counters.driver() {
-                samples.sample(&[&index.to_string(), driver.name, &driver.fallback], 1);
-            }
-        }
-    });
-    page.family(&f::SHARD_CONNECTIONS, |samples| {
-        for (index, counters) in shards {
-            samples.sample(&[&index.to_string()], counters.connections_open.get());
-        }
-    });
-    page.family(&f::SHARD_TURNS, |samples| {
-        for (index, counters) in shards {
-            samples.sample(&[&index.to_string()], counters.loop_turns.get());
-        }
-    });
-}
-
-/// Sums over the shards: sockets, tunnels, handshakes, latencies.
-fn render_sums(shards: &[Arc<ShardCounters>], page: &mut Page) {
-    page.family(&f::SOCKETS_OPEN, |samples| {
-        for direction in Direction::ALL {
-            let pairs = shards.iter().map(|shard| shard.sockets(direction));
-            let (opened, closed) = pairs.fold((0, 0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
-            if opened > 0 {
-                samples.sample(&[direction.reporter()], opened - closed);
-            }
-        }
-    });
-    page.family(&f::ACCEPTED, |samples| {
-        for kind in ListenerKind::ALL {
-            samples.sample(
-                &[kind.as_str()],
-                sum(shards, |shard| shard.accepted(*kind).get()),
-            );
-        }
-    });
-    let roles = |count: [fn(&ShardCounters) -> i64; 2]| {
-        Role::ALL
-            .iter()
-            .zip(count)
-            .map(|(role, count)| (role.as_str(), level(shards, count)))
-    };
-    page.family(&f::TUNNELS_OPEN, |samples| {
-        for (role, count) in roles([
-            |s| s.tunnels_client_open.get(),
-            |s| s.tunnels_server_open.get(),
-        ]) {
-            samples.sample(&[role], count);
-        }
-    });
-    page.family(&f::TUNNELS_OPENED, |samples| {
-        samples.sample(&["client"], sum(shards, |s| s.tunnels_client_opened.get()));
-        samples.sample(&["server"], sum(shards, |s| s.tunnels_server_opened.get()));
-    });
-    page.family(&f::TUNNELS_FAILED, |samples| {
-        samples.sample(&["client"], sum(shards, |s| s.tunnels_client_failed.get()));
-    });
-    page.family(&f::STREAMS_OPENED, |samples| {
-        samples.sample(&["client"], sum(shards, |s| s.streams_client_opened.get()));
-        samples.sample(&["server"], sum(shards, |s| s.streams_server_opened.get()));
-    });
-    page.family(&f::HANDSHAKES, |samples| {
-        for role in Role::ALL {
-            let (ok, failed) = (
-                ShardCounters::handshakes_ok,
-                ShardCounters::handshakes_failed,
-            );
-            samples.sample(&[role.as_str(), "ok"], sum(shards, |s| ok(s, *role).get()));
-            samples.sample(
-                &[role.as_str(), "failed"],
-                sum(shards, |s| failed(s, *role).get()),
-            );
-        }
-    });
-    page.family(&f::HANDSHAKE_SECONDS, |samples| {
-        for role in Role::ALL {
-            let merged = merge(shards, |shard| shard.handshake_seconds(*role));
-            samples.histogram(&[role.as_str()], &merged, &BOUNDS);
-        }
-    });
-    page.family(&f::ADDED_LATENCY_SECONDS, |samples| {
-        samples.histogram(
-            &[],
-            &merge(shards, |shard| &shard.added_latency_seconds),
-            &BOUNDS,
-        );
-    });
-    page.family(&f::DIAL_SECONDS, |samples| {
-        samples.histogram(&[], &merge(shards, |shard| &shard.dial_seconds), &BOUNDS);
-    });
-}
-
-fn merge(
-    shards: &[Arc<ShardCounters>],
-    histogram: impl Fn(&ShardCounters) -> &super::Histogram,
-) -> Merged {
-    let mut merged = Merged::default();
-    for shard in shards {
-        merged.add(histogram(shard));
-    }
-    merged
-}
-
-/// Sums over the shards: bytes, limits, faults, policy.
-fn render_policy(shards: &[Arc<ShardCounters>], page: &mut Page) {
-    page.family(&f::LIMITS_HIT, |samples| {
-        for limit in Limit::ALL {
-            samples.sample(
-                &[limit.as_str()],
-                sum(shards, |shard| shard.limit(*limit).get()),
-            );
-        }
-    });
-    page.family(&f::POLICY_DRY_RUN, |samples| {
-        samples.sample(&["deny"], sum(shards, |s| s.policy_dry_run_deny.get()));
-        samples.sample(
-            &["allow_match"],
-            sum(shards, |s| s.policy_dry_run_allow_match.get()),
-        );
-    });
-    let relays = level(shards, |s| s.relays_open.get());
-    page.family(&f::RELAYS_OPEN, |samples| samples.sample(&[], relays));
-    let single = [
-        (
-            &f::RELAYED_BYTES,
-            (|s| s.relayed_bytes.get()) as fn(&ShardCounters) -> u64,
-        ),
-        (&f::ACCEPT_ERRORS, |s| s.accept_errors.get()),
-        (&f::PANICS, |s| s.panics.get()),
-        (&f::POLICY_RECHECKS, |s| s.policy_rechecks.get()),
-        (&f::POLICY_CLOSED, |s| s.policy_closed.get()),
-    ];
-    for (family, count) in single {
-        page.family(family, |samples| samples.sample(&[], sum(shards, count)));
     }
 }
 

@@ -186,7 +186,7 @@ fn the_client_refuses_every_bad_server_certificate(driver: Driver) {
     let hbone = pair.server_at(Family::V4, 15_008);
     let listener = pair
         .server_host
-        .enter(|| apps::listen(hbone.ip(), hbone.port()));
+        .enter(|| apps::listen_when_free(hbone.ip(), hbone.port()));
     let to = pair.server_at(Family::V4, SERVER_PORT);
     let wrong_account = Bad {
         name: "another account",

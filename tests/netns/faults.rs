@@ -1,6 +1,6 @@
 //! A panic in the task of one connection ends that connection and nothing else. Needs a binary built
-//! with the feature `faults`, whose data plane panics after the first relayed bytes of a connection
-//! to the port `CORELANE_FAULT_PANIC_PORT`.
+//! with the feature `faults`, whose data plane panics when the relay of a connection starts that
+//! goes to port `CORELANE_FAULT_PANIC_PORT`.
 
 use std::time::Duration;
 

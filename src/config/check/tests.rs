@@ -652,3 +652,43 @@ fn a_limit_left_to_us_follows_the_descriptor_limit() {
     );
     assert_eq!(limits.connections_max(0), 1);
 }
+
+#[test]
+fn the_first_key_known_to_either_decides_what_a_document_is() {
+    use crate::config::raw::is_local_state;
+    for text in [
+        "workloads: []",
+        "{services: []}",
+        "x: 1\npolicies:\n- !Exact a\n",
+    ] {
+        assert!(is_local_state(text), "{text}");
+    }
+    for text in [
+        "mode: node\nworkloads: []",
+        "http2: {a: 1}\nservices: []",
+        "forwards: []",
+        "",
+        "a",
+    ] {
+        assert!(!is_local_state(text), "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_too_long_or_not_text_is_not_read() {
+    use crate::config::raw::read_bounded;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.yaml");
+    std::fs::write(&path, "network: a").unwrap();
+    assert_eq!(read_bounded(&path, 10).unwrap(), "network: a");
+    assert_eq!(
+        read_bounded(&path, 9).unwrap_err().kind(),
+        io::ErrorKind::InvalidData
+    );
+    std::fs::write(&path, [0xff, 0xfe]).unwrap();
+    assert_eq!(
+        read_bounded(&path, 10).unwrap_err().kind(),
+        io::ErrorKind::InvalidData
+    );
+    assert!(read_bounded(dir.path(), 10).is_err());
+}

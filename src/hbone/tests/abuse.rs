@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::frames::{
-    ACK, CONNECT, DATA, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, Peer, RST_STREAM, SETTINGS, block,
-    data, frame, headers, reset, window,
+    ACK, CONNECT, DATA, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, Peer, RST_STREAM, SETTINGS,
+    block, data, frame, headers, reset, window,
 };
 use super::harness::{Pipe, World, raw_client, run, settle};
 use crate::hbone::HboneError;
@@ -96,7 +96,11 @@ fn rapid_resets_end_the_tunnel_and_slow_ones_do_not() {
             round(200).await;
             world.clock.pass(Duration::from_secs(10)).await;
         }
-        assert!(world.events.borrow().is_empty(), "{:?}", world.events.borrow());
+        assert!(
+            world.events.borrow().is_empty(),
+            "{:?}",
+            world.events.borrow()
+        );
         round(201).await;
         expect_end(&mut peer, ENHANCE_YOUR_CALM).await;
         assert_eq!(
@@ -117,7 +121,10 @@ fn streams_reset_before_they_are_accepted_end_the_tunnel() {
         }
         peer.send(&burst).await;
         expect_end(&mut peer, ENHANCE_YOUR_CALM).await;
-        assert!(matches!(echo.ended.await.unwrap(), Some(HboneError::Failed(_))));
+        assert!(matches!(
+            echo.ended.await.unwrap(),
+            Some(HboneError::Failed(_))
+        ));
     });
 }
 
@@ -125,10 +132,17 @@ fn streams_reset_before_they_are_accepted_end_the_tunnel() {
 fn protocol_errors_on_many_streams_end_the_tunnel() {
     run(async {
         let (mut peer, echo, _drain) = raw_client(&World::new()).await;
-        let bad = [(":method", "CONNECT"), (":authority", "a:1"), (":path", "/")];
+        let bad = [
+            (":method", "CONNECT"),
+            (":authority", "a:1"),
+            (":path", "/"),
+        ];
         for number in 0..64 {
             peer.send(&headers(1 + 2 * number, &bad)).await;
-            assert_eq!(peer.find(&[RST_STREAM, GOAWAY]).await.unwrap().kind, RST_STREAM);
+            assert_eq!(
+                peer.find(&[RST_STREAM, GOAWAY]).await.unwrap().kind,
+                RST_STREAM
+            );
         }
         peer.send(&headers(129, &bad)).await;
         expect_end(&mut peer, ENHANCE_YOUR_CALM).await;
@@ -224,7 +238,10 @@ fn settings_and_their_acknowledgement_are_due() {
             let (server, _drain) = server::handshake(Pipe(far), &world.settings).await.unwrap();
             let echo = super::harness::serve_echo(server);
             settle().await;
-            world.clock.pass(Duration::from_millis(wait * 1000 - 1)).await;
+            world
+                .clock
+                .pass(Duration::from_millis(wait * 1000 - 1))
+                .await;
             assert!(!echo.ended.is_finished());
             world.clock.pass(Duration::from_millis(1)).await;
             assert_eq!(echo.ended.await.unwrap(), Some(HboneError::Limit(limit)));
@@ -239,11 +256,15 @@ fn something_other_than_http2_fails_the_handshake() {
     run(async {
         let (near, far) = tokio::io::duplex(1 << 16);
         let mut peer = Peer(near);
-        peer.send(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n").await;
+        peer.send(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+            .await;
         let error = server::handshake(Pipe(far), &World::new().settings)
             .await
             .unwrap_err();
-        assert!(error.to_string().starts_with("http2 handshake failed: "), "{error}");
+        assert!(
+            error.to_string().starts_with("http2 handshake failed: "),
+            "{error}"
+        );
     });
 }
 
@@ -258,7 +279,10 @@ fn a_peer_that_does_not_read_cannot_keep_a_condemned_tunnel() {
             // PONGs fill the pipe: nothing more gets through, in either direction.
             loop {
                 let ping = frame(PING, 0, 0, &[0; 8]);
-                if tokio::io::AsyncWriteExt::write_all(&mut peer.0, &ping).await.is_err() {
+                if tokio::io::AsyncWriteExt::write_all(&mut peer.0, &ping)
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }

@@ -18,18 +18,25 @@ type Opening = JoinHandle<Result<Stream, OpenError>>;
 
 fn open(opener: &Opener) -> Opening {
     let opener = opener.clone();
-    spawn_local(async move { opener.open(&to("127.0.0.1:80")).await.map(|(_, stream)| stream) })
+    spawn_local(async move {
+        opener
+            .open(&to("127.0.0.1:80"))
+            .await
+            .map(|(_, stream)| stream)
+    })
 }
 
 /// The server's SETTINGS and acknowledgement.
 async fn greet(peer: &mut Peer) {
-    peer.send(&frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 200])).await;
+    peer.send(&frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 200]))
+        .await;
     peer.send(&frame(SETTINGS, ACK, 0, &[])).await;
 }
 
 async fn accept(peer: &mut Peer) -> u32 {
     let request = peer.find(&[HEADERS]).await.unwrap();
-    peer.send(&frame(HEADERS, END_HEADERS, request.stream, &[0x88])).await;
+    peer.send(&frame(HEADERS, END_HEADERS, request.stream, &[0x88]))
+        .await;
     request.stream
 }
 
@@ -57,7 +64,10 @@ fn a_reset_is_reported_with_its_code_and_never_as_an_end() {
             assert_eq!(receive(&mut recv).await, Err(error.clone()));
             assert_eq!(receive(&mut recv).await, Err(error.clone()));
             assert_eq!(poll_fn(|cx| send.poll_reset(cx)).await, error);
-            assert_eq!(send_all(&mut send, Bytes::from("late")).await, Err(error.clone()));
+            assert_eq!(
+                send_all(&mut send, Bytes::from("late")).await,
+                Err(error.clone())
+            );
             assert_eq!(send.finish(), Err(error));
         }
         assert!(opener.is_usable());
@@ -249,7 +259,10 @@ fn streams_beyond_the_peers_limit_wait_and_are_retryable_when_never_sent() {
         let (first, second, third) = (open(&opener), open(&opener), open(&opener));
         let stream = accept(&mut peer).await;
         drop(first.await.unwrap().unwrap());
-        assert_eq!(peer.find(&[RST_STREAM, HEADERS]).await.unwrap().stream, stream);
+        assert_eq!(
+            peer.find(&[RST_STREAM, HEADERS]).await.unwrap().stream,
+            stream
+        );
         // The first is gone, so the second goes out; the third still waits when the tunnel breaks.
         assert_eq!(peer.find(&[HEADERS]).await.unwrap().stream, stream + 2);
         assert_eq!(opener.in_flight(), 2);
@@ -309,7 +322,9 @@ fn an_aborted_tunnel_is_dropped_without_goaway() {
         assert_eq!(driver.await.unwrap(), Err(HboneError::Aborted));
         assert_eq!(
             receive(&mut recv).await,
-            Err(StreamError::Connection("h2 failed: connection aborted".into()))
+            Err(StreamError::Connection(
+                "h2 failed: connection aborted".into()
+            ))
         );
         assert!(peer.find(&[GOAWAY]).await.is_none());
     });

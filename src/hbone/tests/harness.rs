@@ -264,6 +264,13 @@ pub(crate) async fn tunnel(
     (opener, driver, server, drain)
 }
 
+/// Bytes that differ by place and by seed.
+pub(crate) fn pattern(length: usize, seed: usize) -> Bytes {
+    (0..length)
+        .map(|at| u8::try_from((at * 31 + seed * 7 + at / 251) % 256).unwrap())
+        .collect()
+}
+
 /// A request like a node sends it.
 pub(crate) fn request(authority: Authority) -> ConnectRequest {
     ConnectRequest {

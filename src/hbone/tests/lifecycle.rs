@@ -95,7 +95,10 @@ fn a_client_waits_no_longer_for_a_silent_server_than_allowed() {
         world.clock.pass(Duration::from_millis(4_999)).await;
         assert!(!driver.is_finished());
         world.clock.pass(Duration::from_millis(1)).await;
-        assert_eq!(driver.await.unwrap().unwrap_err().to_string(), "h2 failed: preface timed out");
+        assert_eq!(
+            driver.await.unwrap().unwrap_err().to_string(),
+            "h2 failed: preface timed out"
+        );
         let error = opening.await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "h2 failed: preface timed out");
     });
@@ -112,7 +115,10 @@ fn a_drain_takes_two_steps_and_waits_for_open_streams() {
         let first = peer.find(&[GOAWAY]).await.unwrap();
         assert_eq!((first.last_stream(), first.code()), (0x7fff_ffff, 0));
         let ping = peer.find(&[PING]).await.unwrap();
-        assert_eq!((ping.flags & ACK, ping.payload.as_slice()), (0, &DRAIN_PING[..]));
+        assert_eq!(
+            (ping.flags & ACK, ping.payload.as_slice()),
+            (0, &DRAIN_PING[..])
+        );
         // Sent before the client could know: still served.
         peer.send(&headers(3, CONNECT)).await;
         assert_eq!(peer.find(&[HEADERS]).await.unwrap().status(), 200);
@@ -125,7 +131,10 @@ fn a_drain_takes_two_steps_and_waits_for_open_streams() {
             assert!(!echo.ended.is_finished());
             peer.send(&data(stream, b"last words", true)).await;
             let back = peer.find(&[DATA, HEADERS, RST_STREAM]).await.unwrap();
-            assert_eq!((back.stream, back.payload.as_slice()), (stream, &b"last words"[..]));
+            assert_eq!(
+                (back.stream, back.payload.as_slice()),
+                (stream, &b"last words"[..])
+            );
             let end = peer.find(&[DATA, HEADERS, RST_STREAM]).await.unwrap();
             assert!(end.ends_stream());
         }

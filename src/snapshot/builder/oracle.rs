@@ -141,9 +141,13 @@ impl Model {
                 gone.push(name.parse::<NamespacedHostname>().unwrap());
             }
         }
-        for service in &change.services {
-            if !gone.contains(&service.key()) {
-                self.upsert(service, &removals, &additions);
+        // Of several records of one service in a push only the last counts, in the first's place.
+        for (position, first) in change.services.iter().enumerate() {
+            let of_same = |other: &&Service| other.key() == first.key();
+            let repeated = change.services[..position].iter().any(|s| of_same(&s));
+            let last = change.services.iter().rfind(of_same);
+            if !repeated && !gone.contains(&first.key()) {
+                self.upsert(last.unwrap(), &removals, &additions);
             }
         }
         for key in &gone {
@@ -266,14 +270,17 @@ impl Model {
         let own = rivals.iter().find(|s| client == Some(&*s.namespace));
         let canonical = rivals.iter().rfind(|s| s.canonical);
         let preferred = rivals.iter().rfind(|s| preferred == Some(&*s.namespace));
-        own.or(canonical).or(preferred).or(rivals.first()).copied()
+        own.or(canonical)
+            .or(preferred)
+            .or_else(|| rivals.first())
+            .copied()
     }
 
     fn by_vip(&self, at: &NetworkAddress, client: Option<&str>) -> Option<&Service> {
         if let Some(found) = self.ranked(&format!("vip {at}"), client, None) {
             return Some(found);
         }
-        let mut best: Option<((bool, u8, bool, std::cmp::Reverse<usize>), &Service)> = None;
+        let mut best = None;
         for service in &self.services {
             for cidr in &service.cidr_vips {
                 let seen = client.is_none_or(|c| service.visible_to(c));
@@ -287,7 +294,7 @@ impl Model {
                     service.canonical,
                     std::cmp::Reverse(self.seat(&slot, &service.key().to_string())),
                 );
-                if best.is_none_or(|(held, _)| rank > held) {
+                if best.is_none_or(|(held, _): (_, &Service)| rank > held) {
                     best = Some((rank, service));
                 }
             }

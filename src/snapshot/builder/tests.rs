@@ -421,6 +421,8 @@ fn only_workloads_of_this_node_are_found_by_name_and_account() {
         let snapshot = builder.apply(both.clone());
         let found = |name| snapshot.local_workload(&info(name, "account")).is_some();
         assert_eq!((found("here"), found("there")), expected, "node {node:?}");
+        let local = |uid| snapshot.is_local(snapshot.workload_by_uid(uid).unwrap());
+        assert_eq!((local("here"), local("there")), expected, "node {node:?}");
         assert!(snapshot.local_workload(&info("here", "other")).is_none());
         let by_account = snapshot.local_workload_of("ns", "account").unwrap();
         assert_eq!(&*by_account.uid, "here");

@@ -102,7 +102,7 @@ fn sleeping_writer_wakes_for_a_line() {
     struct Tell(Sender<()>);
     impl Write for Tell {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            drop(self.0.send(()));
+            let _ = self.0.send(());
             Ok(bytes.len())
         }
         fn flush(&mut self) -> io::Result<()> {

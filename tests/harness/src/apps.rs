@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::clock;
 use crate::hosts::Host;
 
 /// How long an application waits for a peer before it reports a stall.
@@ -120,19 +121,33 @@ impl Drop for Server {
 /// # Panics
 /// If the address is taken.
 #[must_use]
+#[track_caller]
 pub fn listen(ip: IpAddr, port: u16) -> TcpListener {
+    try_listen(ip, port).unwrap_or_else(|e| panic!("listen on {ip}:{port}: {e}"))
+}
+
+/// Like [`listen`], as soon as the process that held the port is gone: the kernel takes the sockets
+/// of a ring apart a moment after its process has ended.
+///
+/// # Panics
+/// If the port stays taken.
+#[must_use]
+#[track_caller]
+pub fn listen_when_free(ip: IpAddr, port: u16) -> TcpListener {
+    clock::wait_for("a free port", PATIENCE, || try_listen(ip, port).ok())
+}
+
+fn try_listen(ip: IpAddr, port: u16) -> io::Result<TcpListener> {
     let address = SocketAddr::new(ip, port);
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("socket");
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
-        socket.set_only_v6(false).expect("both families");
+        socket.set_only_v6(false)?;
     }
-    socket.set_reuse_address(true).expect("reuse");
-    socket
-        .bind(&address.into())
-        .unwrap_or_else(|e| panic!("bind {address}: {e}"));
-    socket.listen(BACKLOG).expect("listen");
-    socket.set_nonblocking(true).expect("non-blocking");
-    socket.into()
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 /// Accepts one connection if it comes within a moment.
@@ -150,7 +165,7 @@ fn accept_soon(listener: &TcpListener) -> Option<TcpStream> {
 /// # Errors
 /// `TimedOut` if none comes.
 pub fn accept_within(listener: &TcpListener, limit: Duration) -> io::Result<TcpStream> {
-    crate::clock::try_wait_for(limit, || accept_soon(listener))
+    clock::try_wait_for(limit, || accept_soon(listener))
         .ok_or_else(|| io::ErrorKind::TimedOut.into())
 }
 
