@@ -81,6 +81,10 @@ const FORCE_GRACE: Duration = Duration::from_secs(2);
 /// [`RunError`], whose exit code says what went wrong.
 pub fn run(config: Config) -> Result<(), RunError> {
     let started = Instant::now();
+    #[cfg(feature = "faults")]
+    if let Some(port) = crate::config::raw::fault_panic_port() {
+        crate::dataplane::faults::panic_on(port);
+    }
     let filter = Filter::at_start(Some(&config.log.filter))
         .map_err(|error| StartError::Log(format!("RUST_LOG: {error}")))?;
     let format = match config.log.format {
