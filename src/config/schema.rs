@@ -63,6 +63,7 @@ settings! {
     IdentityDir "identityDir" ["CORELANE_IDENTITY_DIR"] "folder with ns/NAMESPACE/sa/SERVICEACCOUNT/{tls.crt,tls.key,ca.crt}";
     Tls12 "tls.tls12" ["TLS12_ENABLED"] "take TLS 1.2 besides 1.3";
     CompliancePolicy "tls.compliancePolicy" ["COMPLIANCE_POLICY"] "`pqc`: X25519MLKEM768 only";
+    TlsRecords "tls.records" ["CORELANE_TLS_RECORDS"] "who moves TLS records: `in-place` (our record layer) or `rustls`; always `rustls` with TLS 1.2";
     Http2StreamWindow "http2.streamWindow" ["HTTP2_STREAM_WINDOW_SIZE"] "bytes a peer may send ahead in a stream";
     Http2ConnectionWindow "http2.connectionWindow" ["HTTP2_CONNECTION_WINDOW_SIZE"] "bytes a peer may send ahead in a tunnel";
     Http2FrameSize "http2.frameSize" ["HTTP2_FRAME_SIZE"] "largest frame we take";
@@ -155,6 +156,7 @@ impl Key {
                 | Self::LogFilter
                 | Self::LogFormat
                 | Self::Driver
+                | Self::TlsRecords
         )
     }
 }

@@ -333,7 +333,8 @@ impl<T: Transport> Session<T> {
     }
 }
 
-fn cut_short() -> io::Error {
+/// The transport ended and TLS had not.
+pub(super) fn cut_short() -> io::Error {
     io::Error::new(
         io::ErrorKind::UnexpectedEof,
         "peer closed the connection without ending TLS (no close_notify)",

@@ -4,14 +4,22 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
-use super::Peer;
 use super::session::Session;
+use super::{Peer, record};
 use crate::transport::Transport;
 
 /// A TLS session after its handshake. Dropping it cuts the connection without `close_notify`.
 pub struct TlsStream<T> {
-    session: Session<T>,
+    session: Established<T>,
     peer: Peer,
+}
+
+/// A session after its handshake, by who moves its records.
+pub(super) enum Established<T> {
+    /// Our record layer.
+    InPlace(record::Session<T>),
+    /// The TLS library.
+    Library(Session<T>),
 }
 
 impl<T> fmt::Debug for TlsStream<T> {
@@ -24,14 +32,17 @@ impl<T> fmt::Debug for TlsStream<T> {
 }
 
 impl<T: Transport> TlsStream<T> {
-    pub(super) fn new(session: Session<T>, peer: Peer) -> Self {
+    pub(super) fn new(session: Established<T>, peer: Peer) -> Self {
         Self { session, peer }
     }
 
     /// The transport below.
     #[must_use]
     pub fn get_ref(&self) -> &T {
-        self.session.io()
+        match &self.session {
+            Established::InPlace(session) => session.io(),
+            Established::Library(session) => session.io(),
+        }
     }
 
     /// What the handshake proved.
@@ -45,7 +56,10 @@ impl<T: Transport> TlsStream<T> {
 /// `UnexpectedEof`, and one that refuses us is an error naming its alert.
 impl<T: Transport> Transport for TlsStream<T> {
     fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.session.poll_recv(cx, buffer)
+        match &mut self.session {
+            Established::InPlace(session) => session.poll_recv(cx, buffer),
+            Established::Library(session) => session.poll_recv(cx, buffer),
+        }
     }
 
     fn poll_send(
@@ -53,14 +67,23 @@ impl<T: Transport> Transport for TlsStream<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.session.poll_send(cx, slices)
+        match &mut self.session {
+            Established::InPlace(session) => session.poll_send(cx, slices),
+            Established::Library(session) => session.poll_send(cx, slices),
+        }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.session.poll_flush(cx)
+        match &mut self.session {
+            Established::InPlace(session) => session.poll_flush(cx),
+            Established::Library(session) => session.poll_flush(cx),
+        }
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.session.poll_close(cx)
+        match &mut self.session {
+            Established::InPlace(session) => session.poll_close(cx),
+            Established::Library(session) => session.poll_close(cx),
+        }
     }
 }

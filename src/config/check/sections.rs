@@ -12,16 +12,21 @@ use super::super::schema::Key;
 use super::super::value::{Bool, Choice, Integer, Kind, LogDirectives, Or, Span};
 use super::super::{
     Http2, Keepalive, LogConfig, LogFormat, OriginalSource, Pool, SocketOptions, Timeouts,
-    TlsConfig,
+    TlsConfig, TlsRecords,
 };
 use super::Text;
 use super::resolver::Resolver;
 
 pub(super) fn tls(r: &mut Resolver) -> TlsConfig {
     const POLICIES: Choice<bool> = Choice(&[("pqc", true), ("off", false)]);
+    const RECORDS: Choice<TlsRecords> = Choice(&[
+        ("in-place", TlsRecords::InPlace),
+        ("rustls", TlsRecords::Rustls),
+    ]);
     TlsConfig {
         tls12: r.only_true(Key::Tls12),
         pqc_only: r.get(Key::CompliancePolicy, false, &POLICIES),
+        records: r.get(Key::TlsRecords, TlsRecords::default(), &RECORDS),
     }
 }
 

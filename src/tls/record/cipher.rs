@@ -1,0 +1,106 @@
+//! Keys of one direction: seals and opens single records, counts them.
+
+use std::ops::Range;
+
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use rustls::ConnectionTrafficSecrets;
+use zeroize::Zeroizing;
+
+use super::{RecordError, TAG_BYTES, content};
+use crate::config::limits::{TLS_RECORD_HEADER_BYTES, TLS_RECORD_PLAINTEXT_BYTES_MAX};
+
+/// Key, IV and the number of the next record.
+pub(super) struct Cipher {
+    key: LessSafeKey,
+    iv: Zeroizing<[u8; NONCE_LEN]>,
+    sequence: u64,
+}
+
+/// What a record held.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Inner {
+    pub(super) content_type: u8,
+    /// Where in the record its content lies now.
+    pub(super) content: Range<usize>,
+}
+
+impl Cipher {
+    pub(super) fn new(
+        sequence: u64,
+        secrets: &ConnectionTrafficSecrets,
+    ) -> Result<Self, RecordError> {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "no other suite is offered; the TLS library may add some"
+        )]
+        let (algorithm, key, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
+            _ => return Err(RecordError::Internal("cipher suite without AES-GCM")),
+        };
+        let key = UnboundKey::new(algorithm, key.as_ref())
+            .map_err(|_| RecordError::Internal("key length"))?;
+        let mut copy = Zeroizing::new([0; NONCE_LEN]);
+        copy.copy_from_slice(iv.as_ref());
+        Ok(Self {
+            key: LessSafeKey::new(key),
+            iv: copy,
+            sequence,
+        })
+    }
+
+    /// How many records this key has sealed or opened.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// RFC 8446, 5.3. No number is used twice, whatever comes of the record.
+    fn next_nonce(&mut self) -> Result<Nonce, RecordError> {
+        let mut nonce = *self.iv;
+        let number = self.sequence.to_be_bytes();
+        for (byte, number) in nonce[NONCE_LEN - number.len()..].iter_mut().zip(number) {
+            *byte ^= number;
+        }
+        let next = self.sequence.checked_add(1);
+        self.sequence = next.ok_or(RecordError::SequenceUsedUp)?;
+        Ok(Nonce::assume_unique_for_key(nonce))
+    }
+
+    /// Seals `record`: a gap for the header, content, a gap for content type and tag.
+    pub(super) fn seal(&mut self, record: &mut [u8], content_type: u8) -> Result<(), RecordError> {
+        let (header, sealed) = record.split_at_mut(TLS_RECORD_HEADER_BYTES);
+        let length = u16::try_from(sealed.len()).map_err(|_| RecordError::TooLong)?;
+        header[..3].copy_from_slice(&[content::APPLICATION_DATA, 3, 3]);
+        header[3..].copy_from_slice(&length.to_be_bytes());
+        let (inner, tag_gap) = sealed.split_at_mut(sealed.len() - TAG_BYTES);
+        if let Some(last) = inner.last_mut() {
+            *last = content_type;
+        }
+        let nonce = self.next_nonce()?;
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::from(&*header), inner)
+            .map_err(|_| RecordError::Internal("seal"))?;
+        tag_gap.copy_from_slice(tag.as_ref());
+        Ok(())
+    }
+
+    /// Opens a whole `record` where it lies and finds its content in front of the padding.
+    pub(super) fn open(&mut self, record: &mut [u8]) -> Result<Inner, RecordError> {
+        let nonce = self.next_nonce()?;
+        let (header, sealed) = record.split_at_mut(TLS_RECORD_HEADER_BYTES);
+        let inner = self
+            .key
+            .open_in_place(nonce, Aad::from(&*header), sealed)
+            .map_err(|_| RecordError::Forged)?;
+        if inner.len() > TLS_RECORD_PLAINTEXT_BYTES_MAX + 1 {
+            return Err(RecordError::TooLong);
+        }
+        let padded = inner.iter().rposition(|byte| *byte != 0);
+        let end = padded.ok_or(RecordError::NoContentType)?;
+        Ok(Inner {
+            content_type: inner[end],
+            content: TLS_RECORD_HEADER_BYTES..TLS_RECORD_HEADER_BYTES + end,
+        })
+    }
+}
