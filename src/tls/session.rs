@@ -324,6 +324,11 @@ impl<T: Transport> Session<T> {
         closed
     }
 
+    #[cfg(test)]
+    pub(super) fn update_key(&mut self) {
+        assert_eq!(self.tls.refresh_traffic_keys(), Ok(()));
+    }
+
     pub(super) fn tls(&self) -> &Connection {
         &self.tls
     }

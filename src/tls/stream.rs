@@ -45,6 +45,15 @@ impl<T: Transport> TlsStream<T> {
         }
     }
 
+    /// Changes our sending key now and asks the peer to change its own.
+    #[cfg(test)]
+    pub(super) fn update_key(&mut self) {
+        match &mut self.session {
+            Established::InPlace(session) => session.update_key(),
+            Established::Library(session) => session.update_key(),
+        }
+    }
+
     /// What the handshake proved.
     #[must_use]
     pub fn peer(&self) -> &Peer {

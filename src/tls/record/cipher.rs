@@ -54,6 +54,11 @@ impl Cipher {
         self.sequence
     }
 
+    #[cfg(test)]
+    pub(super) fn set_sequence(&mut self, sequence: u64) {
+        self.sequence = sequence;
+    }
+
     /// RFC 8446, 5.3. No number is used twice, whatever comes of the record.
     fn next_nonce(&mut self) -> Result<Nonce, RecordError> {
         let mut nonce = *self.iv;

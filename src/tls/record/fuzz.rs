@@ -54,6 +54,20 @@ pub(super) struct Wire {
     pub(super) outgoing: Vec<u8>,
     /// Pieces and pauses come from here; `None`: everything at once.
     pub(super) pieces: Option<fastrand::Rng>,
+    /// What follows the last byte.
+    pub(super) at_end: AtEnd,
+    /// Nothing can be sent for now.
+    pub(super) blocked: bool,
+}
+
+/// What a [`Wire`] does when all its bytes are received.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum AtEnd {
+    Ends,
+    #[cfg(test)]
+    Waits,
+    #[cfg(test)]
+    Fails,
 }
 
 impl Wire {
@@ -74,6 +88,15 @@ impl Wire {
 impl Transport for Wire {
     fn poll_recv(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let most = buffer.len().min(self.incoming.len() - self.received);
+        match self.at_end {
+            #[cfg(test)]
+            AtEnd::Waits if most == 0 => return Poll::Pending,
+            #[cfg(test)]
+            AtEnd::Fails if most == 0 => {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            _ => {}
+        }
         let Some(count) = self.piece(most) else {
             return Poll::Pending;
         };
@@ -87,6 +110,9 @@ impl Transport for Wire {
         _: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.blocked {
+            return Poll::Pending;
+        }
         let bytes: &[u8] = slices.first().map_or(&[], |slice| slice);
         let Some(count) = self.piece(bytes.len()) else {
             return Poll::Pending;
@@ -111,8 +137,9 @@ pub(super) struct Peer {
     receive: Cipher,
 }
 
-/// A session over `incoming` whose peer is a [`Peer`] made with the same `is_client`.
-pub(super) fn session(is_client: bool, wire: Wire) -> Result<Session<Wire>, RecordError> {
+/// Keys of a session whose peer is a [`Peer`] made with the same `is_client`: for the future, for
+/// sending, for receiving.
+pub(super) fn keys(is_client: bool) -> Result<(Ratchet, Cipher, Cipher), RecordError> {
     let keys = KnownKeys {
         is_client,
         sent: 0,
@@ -120,13 +147,13 @@ pub(super) fn session(is_client: bool, wire: Wire) -> Result<Session<Wire>, Reco
     };
     let send = KnownKeys::cipher(is_client, 0)?;
     let receive = KnownKeys::cipher(!is_client, 0)?;
-    Ok(Session::new(
-        wire,
-        Ratchet::Known(keys),
-        send,
-        receive,
-        Vec::new(),
-    ))
+    Ok((Ratchet::Known(keys), send, receive))
+}
+
+/// A session over `wire` with [`keys`].
+pub(super) fn session(is_client: bool, wire: Wire) -> Result<Session<Wire>, RecordError> {
+    let (ratchet, send, receive) = keys(is_client)?;
+    Ok(Session::new(wire, ratchet, send, receive, Vec::new()))
 }
 
 /// What a session sent, as its peer understands it.
@@ -168,6 +195,14 @@ impl Peer {
         record.resize(record.len() + OVERHEAD_BYTES - TLS_RECORD_HEADER_BYTES, 0);
         let last = if padding > 0 { 0 } else { content_type };
         self.send.seal(&mut record, last)?;
+        Ok(record)
+    }
+
+    /// A record of a tag alone, without even a content type.
+    #[cfg(test)]
+    pub(super) fn seal_empty(&mut self) -> Result<Vec<u8>, RecordError> {
+        let mut record = vec![0; TLS_RECORD_HEADER_BYTES + super::TAG_BYTES];
+        self.send.seal(&mut record, 0)?;
         Ok(record)
     }
 
@@ -387,6 +422,8 @@ fn try_run(script: &[u8]) -> Result<(), RecordError> {
         received: 0,
         outgoing: Vec::new(),
         pieces: (flags & 2 == 2).then(|| fastrand::Rng::with_seed(seed)),
+        at_end: AtEnd::Ends,
+        blocked: false,
     };
     let mut session = session(plan.is_client, wire)?;
     if flags & 4 == 4 {

@@ -130,6 +130,17 @@ impl Inbox {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn cipher(&mut self) -> &mut Cipher {
+        &mut self.cipher
+    }
+
+    /// Memory in use for stashed bytes.
+    #[cfg(test)]
+    pub(super) fn stash_bytes(&self) -> usize {
+        self.stash.capacity()
+    }
+
     /// Opens the records in `input` and copies their data until `buffer` is full, `input` spent or
     /// the session at its end.
     fn open_into(&mut self, input: &mut [u8], buffer: &mut [u8], ratchet: &mut Ratchet) -> Found {

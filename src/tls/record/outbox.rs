@@ -52,6 +52,8 @@ pub(super) struct Outbox {
     /// Plaintext in the record being filled.
     filled: usize,
     key_records_max: u64,
+    /// Sealing failed: what was taken is lost, and nothing may follow it.
+    failed: Option<RecordError>,
 }
 
 impl Outbox {
@@ -63,6 +65,7 @@ impl Outbox {
             sealed: 0,
             filled: 0,
             key_records_max: KEY_RECORDS_MAX,
+            failed: None,
         }
     }
 
@@ -116,6 +119,9 @@ impl Outbox {
 
     /// Seals the record being filled, and changes the key when it has sealed enough.
     pub(super) fn seal(&mut self, ratchet: &mut Ratchet) -> Result<(), RecordError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
         if self.filled > 0 {
             let length = self.filled;
             self.filled = 0;
@@ -169,10 +175,12 @@ impl Outbox {
     fn seal_here(&mut self, length: usize, content_type: u8) -> Result<(), RecordError> {
         let end = self.sealed + length + OVERHEAD_BYTES;
         let buffer = self.buffer.get_or_insert_with(Lent::for_send);
-        self.cipher
-            .seal(&mut buffer[self.sealed..end], content_type)?;
-        self.sealed = end;
-        Ok(())
+        let sealed = self.cipher.seal(&mut buffer[self.sealed..end], content_type);
+        match sealed {
+            Ok(()) => self.sealed = end,
+            Err(error) => self.failed = Some(error),
+        }
+        sealed
     }
 
     /// Sealed bytes to send next.
@@ -205,7 +213,7 @@ impl Outbox {
     }
 
     #[cfg(test)]
-    pub(super) fn key_records(&self) -> u64 {
-        self.cipher.sequence()
+    pub(super) fn cipher(&mut self) -> &mut Cipher {
+        &mut self.cipher
     }
 }

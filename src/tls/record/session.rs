@@ -284,6 +284,32 @@ impl<T: Transport> Session<T> {
     }
 }
 
+#[cfg(test)]
+impl<T> Session<T> {
+    pub(super) fn io_mut(&mut self) -> &mut T {
+        &mut self.io
+    }
+
+    /// Records sealed under the present key.
+    pub(super) fn key_records(&mut self) -> u64 {
+        self.outbox.cipher().sequence()
+    }
+
+    pub(super) fn use_up_sequences(&mut self) {
+        self.outbox.cipher().set_sequence(u64::MAX);
+        self.inbox.cipher().set_sequence(u64::MAX);
+    }
+
+    pub(super) fn stash_bytes(&self) -> usize {
+        self.inbox.stash_bytes()
+    }
+
+    /// Sealed bytes on their way out; `None` when no buffer is held.
+    pub(super) fn unsent(&self) -> Option<usize> {
+        (!self.outbox.is_empty()).then(|| self.outbox.unsent().len())
+    }
+}
+
 /// A failure of our own side of the record layer.
 fn broken(error: RecordError) -> io::Error {
     TlsError::from(error).into_io()
