@@ -126,7 +126,11 @@ fn tell_failure(error: &DemoError, args: &Args, report: Report, out: Out, scratc
         lines: node::last_lines(&log),
         log: log.display().to_string(),
     });
-    let failure = Failure { ok: false, error: error.to_string(), logs: logs.collect() };
+    let failure = Failure {
+        ok: false,
+        error: error.to_string(),
+        logs: logs.collect(),
+    };
     print_json(args, out, &failure);
     if !args.json {
         report.failure(&failure);

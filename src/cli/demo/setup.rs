@@ -168,7 +168,11 @@ pub(super) fn configuration(
 ) -> String {
     let state = quoted(&folder.join(STATE_FILE));
     let identities = quoted(&folder.join(IDENTITY_FOLDER));
-    let Endpoints { admin, stats, readiness } = endpoints;
+    let Endpoints {
+        admin,
+        stats,
+        readiness,
+    } = endpoints;
     let inbound = inbound.map_or_else(|| "off".to_owned(), |address| address.to_string());
     let mut text = format!(
         "# Made by `corelane demo`.
@@ -217,7 +221,11 @@ mod tests {
 
     fn endpoints() -> Endpoints {
         let at = |port| SocketAddr::from(([127, 0, 1, 1], port));
-        Endpoints { admin: at(15_000), stats: at(15_020), readiness: at(15_021) }
+        Endpoints {
+            admin: at(15_000),
+            stats: at(15_020),
+            readiness: at(15_021),
+        }
     }
 
     #[test]
@@ -238,11 +246,17 @@ mod tests {
             assert_eq!(config.mode, NodeMode::Node);
             assert_eq!(config.node_name.as_deref(), Some(node));
             assert_eq!(config.listeners.inbound, inbound);
-            assert_eq!((config.listeners.outbound, config.listeners.socks5), (None, None));
+            assert_eq!(
+                (config.listeners.outbound, config.listeners.socks5),
+                (None, None)
+            );
             assert_eq!(config.listeners.forwards.len(), forwards.len());
             if let Some(first) = config.listeners.forwards.first() {
                 assert_eq!(first.listen, forward);
-                assert_eq!(first.to, ForwardTarget::Hostname(SERVICE.into(), SERVICE_PORT));
+                assert_eq!(
+                    first.to,
+                    ForwardTarget::Hostname(SERVICE.into(), SERVICE_PORT)
+                );
                 let account = first.as_workload.as_ref().unwrap();
                 assert_eq!(&*account.service_account, "web-client");
             }

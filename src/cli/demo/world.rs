@@ -44,7 +44,10 @@ pub(super) struct World {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Tunnel {
     /// Explicit listeners of node A, one for each client.
-    Forwards { web_client: SocketAddr, intruder: SocketAddr },
+    Forwards {
+        web_client: SocketAddr,
+        intruder: SocketAddr,
+    },
     /// The service's own address; the kernel captures the connection.
     Capture { service: SocketAddr },
 }
@@ -87,11 +90,15 @@ impl World {
             vip: beside(layout.b, 80),
         };
         let write = |name: &str, text: &str| {
-            scratch.write(name, text).map_err(DemoError::io(format!("write {name}")))
+            scratch
+                .write(name, text)
+                .map_err(DemoError::io(format!("write {name}")))
         };
         write(setup::STATE_FILE, &setup::state(&mesh))?;
-        let forwards =
-            [(layout.web_client, Who::WebClient), (layout.intruder, Who::Intruder)];
+        let forwards = [
+            (layout.web_client, Who::WebClient),
+            (layout.intruder, Who::Intruder),
+        ];
         let inbound = SocketAddr::new(layout.b.into(), INBOUND_PORT);
         let plan = |name, file: &str, endpoints: &Endpoints, inbound, forwards: &[_]| {
             let text = setup::configuration(scratch.path(), file, endpoints, inbound, forwards);
@@ -177,7 +184,10 @@ impl World {
 /// are named from the server's side: what it received is what the client sent.
 pub(super) fn client_bytes(page: &str, reporter: &str) -> (u64, u64) {
     let identity = Who::WebClient.identity().to_string();
-    let labels = [("reporter", reporter), ("source_principal", identity.as_str())];
+    let labels = [
+        ("reporter", reporter),
+        ("source_principal", identity.as_str()),
+    ];
     (
         metrics::sum(page, "istio_tcp_received_bytes_total", &labels),
         metrics::sum(page, "istio_tcp_sent_bytes_total", &labels),
@@ -191,7 +201,10 @@ fn beside(ip: Ipv4Addr, last: u8) -> IpAddr {
 
 /// Whether a node has complained that somebody else holds its port.
 fn port_was_taken(scratch: &Scratch) -> bool {
-    let lines = scratch.logs().into_iter().flat_map(|log: PathBuf| node::last_lines(&log));
+    let lines = scratch
+        .logs()
+        .into_iter()
+        .flat_map(|log: PathBuf| node::last_lines(&log));
     lines.into_iter().any(|line| line.contains("in use"))
 }
 
@@ -238,7 +251,14 @@ impl Layout {
         };
         let (a_endpoints, b_endpoints) = (endpoints(a)?, endpoints(b)?);
         let (web_client, intruder) = (free(a, 8001)?, free(a, 8002)?);
-        Ok(Self { a, b, a_endpoints, b_endpoints, web_client, intruder })
+        Ok(Self {
+            a,
+            b,
+            a_endpoints,
+            b_endpoints,
+            web_client,
+            intruder,
+        })
     }
 }
 
@@ -251,7 +271,11 @@ mod tests {
         let a = Ipv4Addr::new(127, 0, 91, 1);
         let taken = TcpListener::bind((a, 0)).unwrap();
         let layout = Layout::on(a, Ipv4Addr::new(127, 0, 92, 1)).unwrap();
-        let Endpoints { admin, stats, readiness } = layout.a_endpoints;
+        let Endpoints {
+            admin,
+            stats,
+            readiness,
+        } = layout.a_endpoints;
         let mut all = vec![admin, stats, readiness, layout.web_client, layout.intruder];
         all.push(taken.local_addr().unwrap());
         let count = all.len();
