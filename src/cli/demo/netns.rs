@@ -84,6 +84,7 @@ pub(super) fn world(scratch: &Scratch, program: &Path, watch: &Watch) -> Result<
         direct: SocketAddr::new(SERVER.into(), DIRECT_PORT),
         earlier: (0, 0),
         namespaces: Some(namespaces),
+        _claim: None,
     })
 }
 

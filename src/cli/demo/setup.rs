@@ -218,6 +218,7 @@ mod tests {
     use crate::config::check::check;
     use crate::config::raw::{RawConfig, Sources};
     use crate::config::{ForwardTarget, NodeMode};
+    use crate::control::local_state::parse;
 
     fn endpoints() -> Endpoints {
         let at = |port| SocketAddr::from(([127, 0, 1, 1], port));
@@ -261,6 +262,36 @@ mod tests {
                 assert_eq!(&*account.service_account, "web-client");
             }
         }
+    }
+
+    #[test]
+    fn the_state_is_taken_without_a_word_of_warning() {
+        let mesh = Mesh {
+            web_client: [127, 0, 1, 10].into(),
+            intruder: [127, 0, 1, 11].into(),
+            server: SocketAddr::from(([127, 0, 2, 1], 4000)),
+            vip: [127, 0, 2, 80].into(),
+        };
+        let state = parse(&state(&mesh), "state.yaml").unwrap();
+        assert!(state.warnings.is_empty(), "{:?}", state.warnings);
+        let names: Vec<_> = state
+            .workloads
+            .iter()
+            .map(|workload| &*workload.name)
+            .collect();
+        assert_eq!(names, ["web-client", "intruder", "server"]);
+        for (workload, who) in state.workloads.iter().zip(Who::ALL) {
+            assert_eq!(workload.identity(), who.identity());
+        }
+        let policies: Vec<_> = state.policies.iter().map(|(key, _)| &**key).collect();
+        assert_eq!(policies, [ALLOW_POLICY, DENY_POLICY]);
+        let listed: Vec<_> = state.workloads[2]
+            .authorization_policies
+            .iter()
+            .map(|key| &**key)
+            .collect();
+        assert_eq!(listed, policies);
+        assert_eq!(state.services.len(), 1);
     }
 
     #[test]
