@@ -154,7 +154,7 @@ impl Report {
     }
 
     /// Whether the counts agree.
-    pub(super) fn bytes(self, bytes: &Bytes, samples: usize) {
+    pub(super) fn bytes(self, bytes: &Bytes, nodes: &[NodeFacts]) {
         self.heading("4. Every byte is accounted for");
         let Bytes { sent, received, .. } = *bytes;
         self.row(
@@ -162,10 +162,12 @@ impl Report {
             &format!("sent {} B, received {} B", grouped(sent), grouped(received)),
         );
         self.row("node A, B", "count exactly the same");
-        self.row(
-            "metrics",
-            &format!("{samples} samples on the nodes' /metrics pages"),
-        );
+        for (title, NodeFacts { metrics, admin, .. }) in ["look at", ""].iter().zip(nodes) {
+            self.row(
+                title,
+                &format!("http://{metrics}/metrics and http://{admin}/status"),
+            );
+        }
     }
 
     /// Where to look, while it still runs.

@@ -38,13 +38,14 @@ pub(super) fn play(world: &mut World, report: Report, watch: &Watch) -> Result<F
     let speed = compare(world, &meter, watch)?;
     report.speed(&speed);
     let (bytes, metric_samples) = account(world, &meter, watch)?;
-    report.bytes(&bytes, metric_samples);
+    // Again: another process may have taken the part of node A.
+    let nodes = describe_both(world, watch)?;
+    report.bytes(&bytes, &nodes);
     Ok(Facts {
         ok: true,
         version: env!("CARGO_PKG_VERSION"),
         release_build: !cfg!(debug_assertions),
-        // Again: another process may have taken the part of node A.
-        nodes: describe_both(world, watch)?,
+        nodes,
         server: world.backend.address(),
         allowed,
         refused,
