@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use super::{EXIT_FINDINGS, EXIT_START, SettingArguments, output, proxy};
 use crate::config::Forward;
 use crate::config::check::{Checked, check as check_config};
-use crate::config::limits::LOCAL_STATE_BYTES_MAX;
+use crate::config::limits::{CONFIG_FILE_BYTES_MAX, LOCAL_STATE_BYTES_MAX};
 use crate::config::problem::Origin;
-use crate::config::raw::{IPV6_FILE, RawConfig, Sources, read_bounded};
+use crate::config::raw::{IPV6_FILE, RawConfig, Sources, is_local_state, read_bounded};
+use crate::control::local_state;
 
 /// Checks one file; what is found goes to standard output, one line each.
 pub(super) fn check(path: &Path) -> ExitCode {
@@ -46,12 +47,30 @@ struct Findings {
 }
 
 fn findings(path: &Path, text: &str) -> Findings {
-    let lines = |problems: &[_]| problems.iter().map(ToString::to_string).collect();
+    if is_local_state(text) {
+        state_findings(path, text)
+    } else {
+        config_findings(path, text)
+    }
+}
+
+fn state_findings(path: &Path, text: &str) -> Findings {
+    match local_state::parse(text, &path.display().to_string()) {
+        Ok(state) => Findings {
+            errors: Vec::new(),
+            warnings: lines(&state.warnings),
+        },
+        Err(error) => Findings {
+            errors: vec![error.to_string()],
+            warnings: Vec::new(),
+        },
+    }
+}
+
+fn config_findings(path: &Path, text: &str) -> Findings {
     let read_file = |wanted: &Path| alone(wanted, path, text);
-    match check_config(RawConfig::read(&Sources::of_file(
-        path.to_owned(),
-        &read_file,
-    ))) {
+    let sources = Sources::of_file(path.to_owned(), &read_file);
+    match check_config(RawConfig::read(&sources)) {
         Ok(checked) => Findings {
             errors: Vec::new(),
             warnings: lines(&checked.warnings),
@@ -63,9 +82,16 @@ fn findings(path: &Path, text: &str) -> Findings {
     }
 }
 
+fn lines(problems: &[impl ToString]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
 /// Reads as on a host with IPv6 and no other file: `text` stands at `path`.
 fn alone(wanted: &Path, path: &Path, text: &str) -> io::Result<String> {
-    if wanted == path {
+    if wanted == path && text.len() > CONFIG_FILE_BYTES_MAX {
+        let message = format!("longer than {CONFIG_FILE_BYTES_MAX} bytes");
+        Err(io::Error::new(io::ErrorKind::InvalidData, message))
+    } else if wanted == path {
         Ok(text.to_owned())
     } else if wanted == Path::new(IPV6_FILE) {
         Ok(String::new())
@@ -173,6 +199,24 @@ mod tests {
             &format!("{GOOD}listeners: {{stats: '[::1]:1'}}"),
         );
         assert_eq!(found, Findings::default(), "IPv6 is fine somewhere");
+        let long = format!("{GOOD}# {}", "x".repeat(CONFIG_FILE_BYTES_MAX));
+        let found = findings(Path::new("c.yaml"), &long);
+        assert!(
+            found.errors[0].contains("longer than"),
+            "{:?}",
+            found.errors
+        );
+    }
+
+    #[test]
+    fn a_local_state_file_is_checked_as_one() {
+        let good = "workloads: []\n";
+        let path = Path::new("state.yaml");
+        assert_eq!(findings(path, good), Findings::default());
+        let found = findings(path, "services: []\npolicies:\n- {nme: a}\n");
+        assert_eq!(found.errors.len(), 1);
+        assert!(found.errors[0].starts_with("state.yaml:3:"), "{found:?}");
+        assert!(found.errors[0].contains("name"), "{found:?}");
     }
 
     #[test]

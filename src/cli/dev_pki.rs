@@ -146,3 +146,92 @@ fn parse_name(text: &str) -> Result<String, String> {
     }
     Ok(text.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(text: &str) -> Result<Args, clap::Error> {
+        Line::try_parse_from(["pki"].into_iter().chain(text.split_whitespace())).map(|l| l.args)
+    }
+
+    #[test]
+    fn several_identities_are_taken_in_either_spelling() {
+        for text in [
+            "--out d --identity default/a other/b",
+            "--out d --identity default/a --identity other/b",
+        ] {
+            let args = parse(text).unwrap();
+            let wanted = [("default", "a"), ("other", "b")].map(|(n, a)| (n.into(), a.into()));
+            assert_eq!(args.identities, wanted, "{text}");
+            assert_eq!(
+                (args.trust_domain.as_str(), args.days),
+                ("cluster.local", 30)
+            );
+            assert!(!args.force && !args.keep_ca);
+        }
+    }
+
+    #[test]
+    fn incomplete_or_odd_arguments_are_refused() {
+        for text in [
+            "--out d",
+            "--identity a/b",
+            "--out d --identity a",
+            "--out d --identity /b",
+            "--out d --identity a/b/c",
+            "--out d --identity ../b",
+            "--out d --identity a/b --days 0",
+            "--out d --identity a/b --days 4000",
+            "--out d --identity a/b --trust-domain x/y",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_answer_names_what_was_written_and_what_to_run() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let out = dir.path().join("ids");
+        let line = format!("--out {} --identity default/a default/b", out.display());
+        let args = parse(&line).unwrap();
+        let identities = ["a", "b"].map(|name| Identity::new("cluster.local", "default", name));
+        let request = Request {
+            out: &out,
+            identities: &identities,
+            lifetime: Duration::from_secs(60),
+            force: false,
+            keep_authority: false,
+        };
+        let written = folder::write(&request, SystemTime::now()).unwrap();
+        let mut told = Vec::new();
+        tell(&mut told, &args, &identities, &written).unwrap();
+        let told = String::from_utf8(told).unwrap();
+        for part in [
+            "2 identities",
+            "spiffe://cluster.local/ns/default/sa/b",
+            "ids/ns/default/sa/a/{tls.crt,tls.key,ca.crt}",
+            "PROXY_WORKLOAD_INFO=default/a/a",
+            "not kept",
+        ] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
+        let error = folder::write(&request, SystemTime::now()).unwrap_err();
+        let mut told = Vec::new();
+        complain(&mut told, &error).unwrap();
+        let told = String::from_utf8(told).unwrap();
+        assert!(
+            told.contains("exists already; nothing was written"),
+            "{told}"
+        );
+        assert!(told.ends_with("hint: --force replaces it\n"), "{told}");
+    }
+}

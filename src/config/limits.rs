@@ -34,8 +34,6 @@ const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX >= TLS_RECORD_BYTES_MAX);
 pub const RELAY_BUFFER_BYTES: usize = 64 * KIB;
 /// Bytes one direction may move before its task lets the others of the shard run.
 pub const RELAY_TURN_BYTES_MAX: usize = 16 * RELAY_BUFFER_BYTES;
-/// Relay buffers a shard keeps for reuse; an idle connection owns none.
-pub const RELAY_BUFFERS_KEPT_MAX: usize = 64;
 const _: () = assert!(RELAY_BUFFER_BYTES >= 2 * TLS_RECORD_PLAINTEXT_BYTES_MAX);
 const _: () = assert!(RELAY_TURN_BYTES_MAX > RELAY_BUFFER_BYTES);
 
@@ -59,8 +57,6 @@ pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 pub const HTTP2_CONNECTION_WINDOW_STREAMS_MIN: u32 = 4;
 /// Frame size offered by default; with the protocol's 16 KiB bulk transfers cost 40 % more.
 pub const HTTP2_FRAME_BYTES: u32 = 1024 * 1024;
-/// Largest DATA frame we send, whatever the peer allows: longer ones delay the other streams.
-pub const HTTP2_SEND_FRAME_BYTES_MAX: usize = 64 * KIB;
 /// Default for streams a peer may have open in one tunnel.
 pub const STREAMS_PER_TUNNEL: u32 = 200;
 /// Default for streams we open in one tunnel before we open a second tunnel.
@@ -93,9 +89,6 @@ pub const CONTROL_FRAMES_PER_DATA: u32 = 10;
 pub const CONTROL_FRAMES_PER_SECOND: u32 = 100;
 /// Share of the control frame budget that triggers a polite GOAWAY; all of it closes the tunnel.
 pub const CONTROL_FRAMES_GOAWAY_PERCENT: u32 = 75;
-/// Small DATA frames per connection before h2 gives up on it. Its own default kills healthy tunnels
-/// that carry small messages, so the bound is ours: frames are drained at once into bounded buffers.
-pub const SMALL_DATA_FRAMES_MAX: usize = 1_000_000;
 /// Polite GOAWAY and hard close must differ.
 const _: () = assert!(CONTROL_FRAMES_GOAWAY_PERCENT < 100);
 const _: () = assert!(
@@ -206,8 +199,6 @@ pub const METRIC_SERIES_MAX: usize = 10_000;
 pub const METRIC_SERIES_IDLE: Duration = Duration::from_mins(10);
 /// A label value longer than this is cut: peers choose it (baggage).
 pub const METRIC_LABEL_BYTES_MAX: usize = 256;
-/// One log line per cause in this time, for causes a peer can trigger.
-pub const LOG_LIMIT_INTERVAL: Duration = Duration::from_secs(5);
 
 // ---- State and files ---------------------------------------------------------------------------
 

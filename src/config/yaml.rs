@@ -285,10 +285,10 @@ mod tests {
     use super::*;
 
     fn entries(text: &str) -> Vec<(Name, Node)> {
-        match parse(text).unwrap().unwrap().value {
-            Value::Map(entries) => entries,
-            other => panic!("{other:?}"),
-        }
+        let Value::Map(entries) = parse(text).unwrap().unwrap().value else {
+            panic!("not a mapping: {text}")
+        };
+        entries
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(crate) use schedule::rfc3339;
 
 /// Fetches under way at once (spec ca.md 3).
 pub const FETCHES_MAX: usize = 8;
+/// Shortest time between a good fetch and the next one nobody announced.
+const FETCH_AGAIN_MIN: Duration = Duration::from_secs(1);
 /// Longest sleep of the manager: the wall clock may jump, so no alarm waits longer than this.
 const NAP_MAX: Duration = Duration::from_mins(1);
 
@@ -220,14 +222,14 @@ impl Manager {
             Err(error) => entry.fail(error.to_string(), now),
         };
         report(identity, entry, &outcome);
-        entry.next_fetch = match outcome {
-            Outcome::Replaced { .. } | Outcome::Same => entry
-                .held()
-                .map(|held| now + self.provider.fetch_again_after(held, now)),
-            Outcome::Kept { .. } | Outcome::Unavailable { .. } => {
-                Some(now + entry.backoff.next(now, &mut self.random))
+        let pause = match (entry.held(), &outcome) {
+            (Some(held), Outcome::Replaced { .. } | Outcome::Same) if entry.holds_current(now) => {
+                let after = self.provider.fetch_again_after(held, now);
+                after.max(FETCH_AGAIN_MIN)
             }
+            _ => entry.backoff.next(now, &mut self.random),
         };
+        entry.next_fetch = Some(now + pause);
         if !matches!(outcome, Outcome::Same) {
             self.publish();
         }

@@ -268,7 +268,7 @@ async fn answer(
         headers: head.headers,
     };
     let response = handler.handle(request).await.unwrap_or_else(|error| {
-        tracing::warn!(server, %error, "request failed");
+        log_limit::warn!(server, %error, "request failed");
         text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
     });
     let code = response.status().as_u16().to_string();

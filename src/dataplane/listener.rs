@@ -196,11 +196,13 @@ fn admit(shard: &Rc<Shard>, kind: &Kind, fd: OwnedFd, peer: SocketAddr) {
 
 async fn serve(shard: Rc<Shard>, kind: Kind, accepted: Accepted, _open: Open) {
     match kind {
-        Kind::Outbound(local) => outbound::captured(shard, local, accepted).await,
-        Kind::Forward(local, to) => outbound::forward(shard, local, to, accepted).await,
-        Kind::Socks(local) => socks::serve(shard, local, accepted).await,
-        Kind::Plaintext(transparent) => passthrough::serve(shard, transparent, accepted).await,
-        Kind::Inbound(transparent) => inbound::serve(shard, transparent, accepted).await,
+        Kind::Outbound(local) => Box::pin(outbound::captured(shard, local, accepted)).await,
+        Kind::Forward(local, to) => Box::pin(outbound::forward(shard, local, to, accepted)).await,
+        Kind::Socks(local) => Box::pin(socks::serve(shard, local, accepted)).await,
+        Kind::Plaintext(transparent) => {
+            Box::pin(passthrough::serve(shard, transparent, accepted)).await
+        }
+        Kind::Inbound(transparent) => Box::pin(inbound::serve(shard, transparent, accepted)).await,
     }
 }
 

@@ -5,11 +5,13 @@
 
 mod copy;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 use super::pool::TunnelStream;
 use super::rt::{self, First, Signal, Socket};
@@ -123,33 +125,58 @@ enum Ended {
     Down(Failure),
 }
 
-/// Runs both directions; the first failure ends both.
-async fn join(
-    up: impl Future<Output = Result<(), Failure>>,
-    down: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Ended> {
-    let (mut up, mut down) = (pin!(up), pin!(down));
-    let (mut up_ended, mut down_ended) = (false, false);
-    poll_fn(|cx| {
-        if !up_ended && let Poll::Ready(result) = up.as_mut().poll(cx) {
-            up_ended = true;
+pin_project! {
+    /// Runs both directions; the first failure ends both.
+    struct Join<U, D> {
+        #[pin]
+        up: U,
+        #[pin]
+        down: D,
+        up_ended: bool,
+        down_ended: bool,
+    }
+}
+
+const fn join<U, D>(up: U, down: D) -> Join<U, D> {
+    Join {
+        up,
+        down,
+        up_ended: false,
+        down_ended: false,
+    }
+}
+
+impl<U, D> Future for Join<U, D>
+where
+    U: Future<Output = Result<(), Failure>>,
+    D: Future<Output = Result<(), Failure>>,
+{
+    type Output = Result<(), Ended>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if !*this.up_ended
+            && let Poll::Ready(result) = this.up.poll(cx)
+        {
+            *this.up_ended = true;
             if let Err(failure) = result {
                 return Poll::Ready(Err(Ended::Up(failure)));
             }
         }
-        if !down_ended && let Poll::Ready(result) = down.as_mut().poll(cx) {
-            down_ended = true;
+        if !*this.down_ended
+            && let Poll::Ready(result) = this.down.poll(cx)
+        {
+            *this.down_ended = true;
             if let Err(failure) = result {
                 return Poll::Ready(Err(Ended::Down(failure)));
             }
         }
-        if up_ended && down_ended {
+        if *this.up_ended && *this.down_ended {
             Poll::Ready(Ok(()))
         } else {
             Poll::Pending
         }
-    })
-    .await
+    }
 }
 
 /// Reason, and whether both sides ended in order.

@@ -10,15 +10,12 @@ mod socket;
 mod sync;
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 pub use driver::{DriverKind, DriverReport, block_on};
 pub use mailbox::{Inbox, Mailbox, mailbox, yield_now};
 pub use socket::{Listener, PollSocket, Socket};
-pub use sync::{First, Pulse, Signal, race};
+pub use sync::{First, Pulse, Signal, contain, race};
 
 /// Starts a task on this shard. A panic inside is contained: `on_panic` runs, the task ends.
 pub fn spawn(task: impl Future<Output = ()> + 'static, on_panic: impl FnOnce() + 'static) {
@@ -27,19 +24,6 @@ pub fn spawn(task: impl Future<Output = ()> + 'static, on_panic: impl FnOnce() +
             on_panic();
         }
     }));
-}
-
-/// Runs `task`, turning a panic into `None`.
-pub async fn contain<T>(task: impl Future<Output = T>) -> Option<T> {
-    let mut task = pin!(task);
-    std::future::poll_fn(|cx: &mut Context<'_>| {
-        match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
-            Ok(Poll::Ready(value)) => Poll::Ready(Some(value)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(_) => Poll::Ready(None),
-        }
-    })
-    .await
 }
 
 /// The monotonic clock. The one place a shard reads it.

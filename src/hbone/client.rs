@@ -68,8 +68,9 @@ pub async fn handshake<T: Transport + 'static>(
 ) -> Result<(Opener, Driver<T>), HboneError> {
     let (mut core, io) = Core::new(io, Role::Client, settings);
     let mut shake = Box::pin(builder(settings).handshake::<_, Bytes>(io));
+    let boxed = |(requests, engine)| (requests, Box::new(engine));
     let (requests, mut engine) =
-        poll_fn(|cx| core.poll_handshake(cx, |cx| shake.as_mut().poll(cx))).await?;
+        poll_fn(|cx| core.poll_handshake(cx, |cx| shake.as_mut().poll(cx).map_ok(boxed))).await?;
     core.start(engine.ping_pong());
     let peer_max_streams = Rc::new(Cell::new(settings.initial_send_streams));
     let opener = Opener {
@@ -106,7 +107,7 @@ fn builder(settings: &Settings) -> h2::client::Builder {
 #[must_use = "a tunnel makes no progress unless its driver is polled"]
 pub struct Driver<T: Transport> {
     core: Core<T>,
-    engine: Option<Connection<Io<T>, Bytes>>,
+    engine: Option<Box<Connection<Io<T>, Bytes>>>,
     settings_seen: u32,
     peer_max_streams: Rc<Cell<usize>>,
 }
@@ -123,7 +124,7 @@ impl<T: Transport + 'static> Driver<T> {
             if let Some(window) = self.core.window_change() {
                 engine.set_target_window_size(window);
             }
-            let polled = Pin::new(&mut *engine).poll(cx);
+            let polled = Pin::new(&mut **engine).poll(cx);
             let settings_seen = self.core.shared.guard.settings_frames();
             if settings_seen != self.settings_seen {
                 self.settings_seen = settings_seen;

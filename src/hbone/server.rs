@@ -34,7 +34,9 @@ pub async fn handshake<T: Transport + 'static>(
 ) -> Result<(Server<T>, DrainHandle), HboneError> {
     let (mut core, io) = Core::new(io, Role::Server, settings);
     let mut shake = Box::pin(builder(settings).handshake::<_, Bytes>(io));
-    let mut engine = poll_fn(|cx| core.poll_handshake(cx, |cx| shake.as_mut().poll(cx))).await?;
+    let mut engine =
+        poll_fn(|cx| core.poll_handshake(cx, |cx| shake.as_mut().poll(cx).map_ok(Box::new)))
+            .await?;
     core.start(engine.ping_pong());
     let handle = DrainHandle {
         shared: Rc::clone(&core.shared),
@@ -64,7 +66,7 @@ fn builder(settings: &Settings) -> h2::server::Builder {
 /// A tunnel that accepts streams. Dropping it drops the tunnel at once.
 pub struct Server<T: Transport> {
     core: Core<T>,
-    engine: Option<Connection<Io<T>, Bytes>>,
+    engine: Option<Box<Connection<Io<T>, Bytes>>>,
 }
 
 impl<T: Transport + 'static> Server<T> {

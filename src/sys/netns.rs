@@ -11,7 +11,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN; `EINVAL` when the descriptor is no network namespace.
 pub fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?)
+    Ok(move_into_link_name_space(
+        namespace,
+        Some(LinkNameSpaceType::Network),
+    )?)
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ impl Node {
             .stderr(log)
             // Ctrl-C goes to the demo alone, which then ends the nodes in order.
             .process_group(0);
-        sys::process::end_with_parent(&mut command);
+        sys::process::release_child(&mut command);
         let child = command.spawn().map_err(failed)?;
         let mut node = Self { plan, child, ended: None };
         let what = format!("readiness of {}", node.plan.name);

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::error::DemoError;
 use super::scratch::Scratch;
 use crate::model::identity::Identity;
-use crate::tls::dev_pki::{Authority, Leaf};
+use crate::tls::dev_pki::folder::{self, Request};
 
 const TRUST_DOMAIN: &str = "cluster.local";
 const NAMESPACE: &str = "default";
@@ -23,8 +23,10 @@ pub(super) const SERVICE_PORT: u16 = 80;
 pub(super) const ALLOW_POLICY: &str = "default/web-client-may-talk";
 /// The policy that keeps the intruder out.
 pub(super) const DENY_POLICY: &str = "default/no-intruders";
+/// Life of the certificates: longer than anybody looks at a demo with `--keep`.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(24);
 /// Log levels of the nodes: the handshakes and the rules that decided, besides the usual.
-pub(super) const LOG_FILTER: &str = "info,corelane::inbound=debug,corelane::authorization=debug";
+pub(super) const LOG_FILTER: &str = "info,corelane::tunnel=debug,corelane::authorization=debug";
 
 /// One of the three workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,23 +66,17 @@ impl Who {
     }
 }
 
-/// Makes a certificate authority that lives no longer than this call, and from it one certificate
-/// and key for each workload, in the folder `ids`.
+/// Makes a certificate authority that nobody keeps, and from it one certificate and key for each
+/// workload.
 pub(super) fn write_identities(scratch: &Scratch, now: SystemTime) -> Result<(), DemoError> {
-    let authority = Authority::new("corelane demo", now)?;
-    for who in Who::ALL {
-        let issued = authority.issue(&Leaf::new(&who.identity(), now))?;
-        let folder = Path::new(IDENTITY_FOLDER).join("ns").join(NAMESPACE).join("sa").join(who.name());
-        for (name, text) in [
-            ("tls.crt", issued.chain()),
-            ("tls.key", issued.key.clone()),
-            ("ca.crt", issued.roots.clone()),
-        ] {
-            scratch
-                .write(folder.join(name), &text)
-                .map_err(DemoError::io(format!("write {name} of {}", who.name())))?;
-        }
-    }
+    let request = Request {
+        out: &scratch.path().join(IDENTITY_FOLDER),
+        identities: &Who::ALL.map(Who::identity),
+        lifetime: CERTIFICATE_LIFETIME,
+        force: false,
+        keep_authority: false,
+    };
+    folder::write(&request, now)?;
     Ok(())
 }
 

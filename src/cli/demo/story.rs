@@ -32,10 +32,7 @@ pub(super) fn play(
     watch: &Watch,
 ) -> Result<Facts, DemoError> {
     let meter = Meter::default();
-    let nodes = vec![
-        describe(&world.a, "speaks for the clients", watch)?,
-        describe(&world.b, "guards the server", watch)?,
-    ];
+    let nodes = describe_both(world, watch)?;
     report.opening(&nodes, world);
     let allowed = allowed(world, &meter, watch)?;
     report.allowed(&allowed);
@@ -52,7 +49,8 @@ pub(super) fn play(
         ok: true,
         version: env!("CARGO_PKG_VERSION"),
         release_build: !cfg!(debug_assertions),
-        nodes,
+        // Again: another process may have taken the part of node A.
+        nodes: describe_both(world, watch)?,
         server: world.backend.address(),
         allowed,
         refused,
@@ -61,6 +59,12 @@ pub(super) fn play(
         metric_samples,
         seconds: watch.elapsed().as_secs_f64(),
     })
+}
+
+fn describe_both(world: &World, watch: &Watch) -> Result<Vec<NodeFacts>, DemoError> {
+    let a = describe(&world.a, "speaks for the clients", watch)?;
+    let b = describe(&world.b, "guards the server", watch)?;
+    Ok(vec![a, b])
 }
 
 fn describe(node: &Node, part: &str, watch: &Watch) -> Result<NodeFacts, DemoError> {
@@ -118,7 +122,7 @@ fn allowed(world: &World, meter: &Meter, watch: &Watch) -> Result<Allowed, DemoE
         is_end_of_connection(line) && line.has("src.identity", &identity)
     })?;
     let handshake = b.line("web-client's tunnel", watch, |line| {
-        line.scope.ends_with("inbound") && line.has("peer", &identity)
+        line.scope.ends_with("tunnel") && line.has("identity", &identity)
     })?;
     let decision = b.line("the policy that let web-client in", watch, |line| {
         line.scope.ends_with("authorization") && line.message == "allow policy match"

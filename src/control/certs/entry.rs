@@ -77,17 +77,14 @@ impl Entry {
         if let Some(held) = &self.held
             && same(&held.fingerprint, &fingerprint)
         {
-            self.succeeded();
+            self.succeeded(now);
             return Outcome::Same;
         }
         let loaded = match Credentials::load(identity, &fetched.material, options, now) {
             Ok(loaded) => loaded,
             Err(error) => return self.fail(error.to_string(), now),
         };
-        let holds_valid = self
-            .held()
-            .is_some_and(|held| held.validity(now) == Validity::Current);
-        if holds_valid && loaded.validity(now) != Validity::Current {
+        if self.holds_current(now) && loaded.validity(now) != Validity::Current {
             let why = loaded.warnings().join("; ");
             return self.fail(why, now);
         }
@@ -98,7 +95,7 @@ impl Entry {
             fingerprint,
         });
         self.watch = ExpiryWatch::default();
-        self.succeeded();
+        self.succeeded(now);
         Outcome::Replaced { warnings }
     }
 
@@ -112,9 +109,20 @@ impl Entry {
         Outcome::Unavailable { why }
     }
 
-    fn succeeded(&mut self) {
+    /// Whether what is held can be used at `now`.
+    pub(super) fn holds_current(&self, now: SystemTime) -> bool {
+        self.held()
+            .is_some_and(|held| held.validity(now) == Validity::Current)
+    }
+
+    /// A certificate out of its time is held for want of a better one; the pauses go on growing.
+    fn succeeded(&mut self, now: SystemTime) {
         self.failure = None;
-        self.backoff = Backoff::default();
+        if self.holds_current(now) {
+            self.backoff = Backoff::default();
+        } else {
+            self.backoff.failed(now);
+        }
     }
 
     /// An alarm about the end of the certificate held, if one is due.

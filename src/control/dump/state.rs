@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::control::spelling::Spelled;
 use crate::model::addr::{NamespacedHostname, NetworkCidr};
@@ -15,21 +15,6 @@ use crate::model::gateway::GatewayAddress;
 use crate::model::policy::{Policy, PolicyMatch, ServiceAccountMatch, StringMatch};
 use crate::model::service::{Endpoint, LoadBalancer, Service, WeightedWaypoint};
 use crate::model::workload::{ApplicationTunnel, Locality, PortMap, Workload};
-use crate::snapshot::Snapshot;
-
-/// The members `workloads`, `services`, `policies` and `stagedServices`, each sorted.
-#[must_use]
-pub fn members(snapshot: &Snapshot) -> Map<String, Value> {
-    let workloads = snapshot.workloads().iter().map(|w| workload(w)).collect();
-    let services = snapshot.services().iter().map(|s| service(s)).collect();
-    let policies = snapshot.policies().iter().map(|p| policy(p)).collect();
-    Map::from_iter([
-        ("workloads".to_owned(), Value::Array(workloads)),
-        ("services".to_owned(), Value::Array(services)),
-        ("policies".to_owned(), Value::Array(policies)),
-        ("stagedServices".to_owned(), staged(&snapshot.staged())),
-    ])
-}
 
 /// One workload.
 #[must_use]

@@ -2,9 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
+
+use pin_project_lite::pin_project;
 
 /// Fires once with a value; all present and later waiters get a clone.
 #[derive(Debug)]
@@ -120,27 +123,66 @@ pub enum First<A, B> {
     Right(B),
 }
 
+pin_project! {
+    /// See [`race`]. A struct, because an `async fn` would store its arguments twice.
+    #[derive(Debug)]
+    pub struct Race<A, B> {
+        #[pin]
+        left: A,
+        #[pin]
+        right: B,
+    }
+}
+
 /// Runs both until one completes and drops the other. Only for futures that lose nothing when
 /// dropped, which holds for everything in this module's parent.
-pub async fn race<A: Future, B: Future>(left: A, right: B) -> First<A::Output, B::Output> {
-    let (mut left, mut right) = (pin!(left), pin!(right));
-    poll_fn(|cx| {
-        if let Poll::Ready(value) = left.as_mut().poll(cx) {
+pub const fn race<A: Future, B: Future>(left: A, right: B) -> Race<A, B> {
+    Race { left, right }
+}
+
+impl<A: Future, B: Future> Future for Race<A, B> {
+    type Output = First<A::Output, B::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(value) = this.left.poll(cx) {
             return Poll::Ready(First::Left(value));
         }
-        if let Poll::Ready(value) = right.as_mut().poll(cx) {
-            return Poll::Ready(First::Right(value));
+        this.right.poll(cx).map(First::Right)
+    }
+}
+
+pin_project! {
+    /// See [`contain`].
+    #[derive(Debug)]
+    pub struct Contain<F> {
+        #[pin]
+        task: F,
+    }
+}
+
+/// Runs `task`, turning a panic into `None`.
+pub const fn contain<F: Future>(task: F) -> Contain<F> {
+    Contain { task }
+}
+
+impl<F: Future> Future for Contain<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let task = self.project().task;
+        match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {
+            Ok(polled) => polled.map(Some),
+            Err(_) => Poll::Ready(None),
         }
-        Poll::Pending
-    })
-    .await
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::future::ready;
-    use std::task::{Context, Waker};
+    use std::pin::pin;
 
     #[test]
     fn the_first_value_reaches_early_and_late_waiters() {

@@ -1,3 +1,5 @@
+//! Requests and answers, encoded and parsed.
+
 use super::*;
 
 const LIMITS: RequestLimits = RequestLimits {

@@ -1,3 +1,5 @@
+//! The limits of a tunnel, frame by frame.
+
 use std::rc::Rc;
 use std::time::Duration;
 

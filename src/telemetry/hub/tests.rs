@@ -236,7 +236,7 @@ fn connection_dropped_without_an_end_counts_as_drained() {
 fn denied_connection_names_its_policy() {
     let rig = Rig::new(HubOptions::default());
     let shard = Rc::new(rig.hub.shard(0));
-    let mut open = shard.opened(inbound(), rig.start);
+    let open = shard.opened(inbound(), rig.start);
     open.set_policy("a/no".into());
     open.finish(
         &CloseReason::Denied("explicitly denied by: a/no".to_owned()),

@@ -133,3 +133,88 @@ fn write_file(folder: &Path, name: &str, text: &str, mode: u32) -> Result<(), Wr
     file.write_all(text.as_bytes()).map_err(failed(&draft))?;
     fs::rename(&draft, &target).map_err(failed(&target))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn identity(name: &str) -> Identity {
+        Identity::new("cluster.local", "default", name)
+    }
+
+    fn request<'a>(out: &'a Path, identities: &'a [Identity]) -> Request<'a> {
+        Request {
+            out,
+            identities,
+            lifetime: Duration::from_secs(3600),
+            force: false,
+            keep_authority: false,
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn every_identity_gets_its_folder_and_keys_are_private() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let identities = [identity("a"), identity("b")];
+        let now = SystemTime::now();
+        let written = write(&request(dir.path(), &identities), now).unwrap();
+        assert_eq!(written.folders[1], dir.path().join("ns/default/sa/b"));
+        assert_eq!(written.authority, None);
+        assert!(!dir.path().join("ca").exists());
+        for folder in &written.folders {
+            assert_eq!(mode(&folder.join("tls.key")), 0o600);
+            let mut names: Vec<_> = fs::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            names.sort();
+            assert_eq!(names, ["ca.crt", "tls.crt", "tls.key"]);
+        }
+        let roots = |n: usize| fs::read(written.folders[n].join("ca.crt")).unwrap();
+        assert_eq!(roots(0), roots(1), "they trust each other");
+    }
+
+    #[test]
+    fn what_is_there_is_replaced_by_force_only() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let now = SystemTime::now();
+        let identities = [identity("new"), identity("old")];
+        let old = write(&request(dir.path(), &identities[1..]), now).unwrap();
+        let key = || fs::read(old.folders[0].join("tls.key")).unwrap();
+        let before = key();
+        let refused = write(&request(dir.path(), &identities), now).unwrap_err();
+        assert!(matches!(refused, WriteError::Exists(there) if there == old.folders[0]));
+        assert!(!dir.path().join("ns/default/sa/new").exists());
+        assert_eq!(key(), before);
+        let forced = Request {
+            force: true,
+            ..request(dir.path(), &identities)
+        };
+        write(&forced, now).unwrap();
+        assert_ne!(key(), before);
+        assert_eq!(mode(&old.folders[0].join("tls.key")), 0o600);
+    }
+
+    #[test]
+    fn the_authority_is_kept_on_request() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let identities = [identity("a")];
+        let kept = Request {
+            keep_authority: true,
+            ..request(dir.path(), &identities)
+        };
+        let written = write(&kept, SystemTime::now()).unwrap();
+        let folder = written.authority.unwrap();
+        assert_eq!(mode(&folder.join("ca.key")), 0o600);
+        assert_eq!(
+            fs::read(folder.join("ca.crt")).unwrap(),
+            fs::read(written.folders[0].join("ca.crt")).unwrap()
+        );
+    }
+}

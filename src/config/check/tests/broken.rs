@@ -705,3 +705,31 @@ fn an_address_the_kernel_cannot_bind_is_refused() {
         "{line}"
     );
 }
+
+#[test]
+fn no_text_makes_the_reader_panic_and_every_refusal_has_a_reason() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let alphabet: Vec<char> = "{}[]:,#-&*!|>'\"%@`~ \n\t0a\u{0}\u{e9}".chars().collect();
+    for _ in 0..3_000 {
+        let mut text: Vec<char> = TWO_NODES.chars().collect();
+        for _ in 0..random.usize(1..6) {
+            let at = random.usize(..text.len());
+            match random.u8(..3) {
+                0 => text[at] = alphabet[random.usize(..alphabet.len())],
+                1 => text.insert(at, alphabet[random.usize(..alphabet.len())]),
+                _ => drop(text.drain(at..(at + random.usize(1..20)).min(text.len()))),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(errors) = with_file(&text) {
+            assert!(!errors.0.is_empty(), "{text}");
+        }
+        let env = [
+            ("PROXY_CONFIG", text.as_str()),
+            ("RUST_LOG", text.lines().next().unwrap_or_default()),
+        ];
+        if let Err(errors) = with_env(&env) {
+            assert!(!errors.0.is_empty(), "{text}");
+        }
+    }
+}

@@ -203,36 +203,20 @@ policies:
 }
 
 #[test]
-fn members_are_sorted_and_hold_staged_endpoints() {
+fn endpoints_without_their_service_are_shown_as_staged() {
     let text = "
 workloads:
+- {uid: a, workloadIps: [10.0.0.1], namespace: ns, services: {ns/known: {}}}
 - {uid: b, workloadIps: [10.0.0.2], namespace: ns, services: {ns/later: {80: 81}}}
-- {uid: a, workloadIps: [10.0.0.1], namespace: ns, services: {}}
-services:
-- {name: n, namespace: ns, hostname: z, vips: [], ports: {}}
-- {name: n, namespace: ns, hostname: y, vips: [], ports: {}}
-policies:
-- {name: q, namespace: ns, scope: Global, action: Allow, dryRun: false, rules: []}
-- {name: p, namespace: ns, scope: Namespace, action: Allow, dryRun: false, rules: []}
+services: [{name: n, namespace: ns, hostname: known, vips: [], ports: {}}]
 ";
     let change = change_from(&LocalState::default(), &state(text));
-    let shown = Value::Object(members(&Builder::default().apply(change)));
-    let names = |list: &str, key: &str| -> Vec<&str> {
-        let list = shown[list].as_array().unwrap();
-        list.iter()
-            .map(|item| item[key].as_str().unwrap())
-            .collect()
-    };
-    assert_eq!(names("workloads", "uid"), ["a", "b"]);
-    assert_eq!(names("services", "hostname"), ["y", "z"]);
-    assert_eq!(names("policies", "name"), ["p", "q"]);
-    let waiting = json!({
+    let snapshot = Builder::default().apply(change);
+    let expected = json!({
         "ns/later": {"b": {"workloadUid": "b", "port": {"80": 81}, "status": "Healthy"}},
     });
-    assert_eq!(shown["stagedServices"], waiting);
-    let empty = Value::Object(members(&Snapshot::default()));
-    let expected = json!({"workloads": [], "services": [], "policies": [], "stagedServices": {}});
-    assert_eq!(empty, expected);
+    assert_eq!(staged(&snapshot.staged()), expected);
+    assert_eq!(staged(&BTreeMap::new()), json!({}));
 }
 
 #[test]
