@@ -231,7 +231,8 @@ mod tests {
         ] {
             let text = configuration(scratch.path(), node, &endpoints(), inbound, &forwards);
             let file = scratch.write(format!("{node}.yaml"), &text).unwrap();
-            let checked = check(RawConfig::read(&Sources::of_file(file))).unwrap();
+            let read_file = |path: &Path| std::fs::read_to_string(path);
+            let checked = check(RawConfig::read(&Sources::of_file(file, &read_file))).unwrap();
             assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
             let config = checked.config;
             assert_eq!(config.mode, NodeMode::Node);
