@@ -5,15 +5,15 @@
 //! Absent on purpose: DNS (a workload known by name only comes back as [`NextHop::Hostname`]) and
 //! waiting for state.
 
+mod destination;
 mod error;
 mod gateway;
-mod destination;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-pub use self::error::RouteError;
 use self::destination::{Destination, DestinationHost};
+pub use self::error::RouteError;
 use super::Random;
 use super::balance::Purpose;
 pub use crate::model::addr::Authority;
@@ -293,7 +293,10 @@ impl Search<'_> {
 }
 
 /// Passthrough, unless a service was addressed that has to answer itself.
-fn without_destination(original: Authority, service: Option<&Service>) -> Result<Route, RouteError> {
+fn without_destination(
+    original: Authority,
+    service: Option<&Service>,
+) -> Result<Route, RouteError> {
     if service.is_some_and(|service| service.balance_mode() != BalanceMode::Passthrough) {
         return Err(RouteError::NoHealthyUpstream(original));
     }
