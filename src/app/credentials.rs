@@ -48,10 +48,6 @@ impl Certificates {
                     tls12: config.tls.tls12,
                     pqc_only: config.tls.pqc_only,
                 };
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "certificates expire by wall clock"
-                )]
                 let clock = SystemTime::now;
                 let renewal = Renewal::new(
                     Rc::new(Files::new(dir.clone())),
