@@ -52,10 +52,6 @@ impl Certificates {
                         TlsRecords::Rustls => Records::Library,
                     },
                 };
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "certificates expire by wall clock"
-                )]
                 let clock = SystemTime::now;
                 let renewal = Renewal::new(
                     Rc::new(Files::new(dir.clone())),
