@@ -17,8 +17,8 @@ use crate::dataplane::shard::{Message, ShardMailbox};
 use crate::model::identity::Identity;
 use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::{Publisher, Subscription};
-use crate::tls::{Records, TlsOptions};
 use crate::tls::credentials::{CredentialState, CredentialStore};
+use crate::tls::{Records, TlsOptions};
 
 /// Time the first certificates get before the node serves without them.
 const FIRST_WAIT: Duration = Duration::from_secs(2);

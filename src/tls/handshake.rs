@@ -11,8 +11,8 @@ use std::future::poll_fn;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use rustls::pki_types::{IpAddr, ServerName};
 use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::{IpAddr, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConnection, CommonState, Connection, ServerConnection};
 

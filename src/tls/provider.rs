@@ -12,8 +12,8 @@ use rustls::{
     SupportedCipherSuite, SupportedProtocolVersion, version,
 };
 
-use super::{Records, TlsOptions};
 use super::verify::{ClientVerifier, ServerVerifier, TrustRoots};
+use super::{Records, TlsOptions};
 
 const ALPN_H2: &[u8] = b"h2";
 

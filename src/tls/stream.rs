@@ -15,6 +15,10 @@ pub struct TlsStream<T> {
 }
 
 /// A session after its handshake, by who moves its records.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the usual variant is the large one, and each session has one"
+)]
 pub(super) enum Established<T> {
     /// Our record layer.
     InPlace(record::Session<T>),

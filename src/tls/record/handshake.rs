@@ -154,7 +154,10 @@ impl<T: Transport> Handshake<T> {
     }
 
     /// Completes when both sides have finished and our last flight is with the kernel.
-    pub(in crate::tls) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HandshakeError>> {
+    pub(in crate::tls) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), HandshakeError>> {
         loop {
             self.advance();
             if self.fault.is_none()
@@ -277,7 +280,9 @@ impl<T: Transport> Handshake<T> {
     pub(in crate::tls) fn into_session(mut self) -> Result<Session<T>, TlsError> {
         if self.shown > 0 {
             // A message that was begun in the last record of the handshake.
-            return Err(TlsError::Protocol("handshake ended inside a message".to_owned()));
+            return Err(TlsError::Protocol(
+                "handshake ended inside a message".to_owned(),
+            ));
         }
         let (secrets, ratchet) = self.library.into_keys()?;
         let (sequence, keys) = &secrets.tx;

@@ -135,9 +135,24 @@ mod tests {
     fn what_is_not_allowed_after_the_handshake_is_refused() {
         let update = |value: u8| message(KEY_UPDATE, &[value]);
         let cases: &[(&str, Vec<u8>, bool, RecordError)] = &[
-            ("ClientHello", message(1, &[0; 40]), false, RecordError::Message(1)),
-            ("CertificateRequest", message(13, &[0; 40]), true, RecordError::Message(13)),
-            ("Finished", message(20, &[0; 32]), true, RecordError::Message(20)),
+            (
+                "ClientHello",
+                message(1, &[0; 40]),
+                false,
+                RecordError::Message(1),
+            ),
+            (
+                "CertificateRequest",
+                message(13, &[0; 40]),
+                true,
+                RecordError::Message(13),
+            ),
+            (
+                "Finished",
+                message(20, &[0; 32]),
+                true,
+                RecordError::Message(20),
+            ),
             (
                 "ticket from a client",
                 message(NEW_SESSION_TICKET, &[0; 40]),
@@ -168,7 +183,12 @@ mod tests {
                 true,
                 RecordError::Malformed("KeyUpdate"),
             ),
-            ("KeyUpdate 2", update(2), true, RecordError::KeyUpdateValue(2)),
+            (
+                "KeyUpdate 2",
+                update(2),
+                true,
+                RecordError::KeyUpdateValue(2),
+            ),
             (
                 "something behind a KeyUpdate",
                 [update(0), update(0)].concat(),

@@ -160,7 +160,11 @@ impl Outbox {
         const WARNING: u8 = 1;
         const FATAL: u8 = 2;
         self.seal(ratchet)?;
-        let level = if code == alert::CLOSE_NOTIFY { WARNING } else { FATAL };
+        let level = if code == alert::CLOSE_NOTIFY {
+            WARNING
+        } else {
+            FATAL
+        };
         self.add(content::ALERT, &[level, code])
     }
 
@@ -175,7 +179,9 @@ impl Outbox {
     fn seal_here(&mut self, length: usize, content_type: u8) -> Result<(), RecordError> {
         let end = self.sealed + length + OVERHEAD_BYTES;
         let buffer = self.buffer.get_or_insert_with(Lent::for_send);
-        let sealed = self.cipher.seal(&mut buffer[self.sealed..end], content_type);
+        let sealed = self
+            .cipher
+            .seal(&mut buffer[self.sealed..end], content_type);
         match sealed {
             Ok(()) => self.sealed = end,
             Err(error) => self.failed = Some(error),

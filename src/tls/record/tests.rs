@@ -127,7 +127,10 @@ fn a_requested_key_update_is_answered_once_and_in_front_of_our_next_record() {
     let before = session.io().outgoing.len();
     send(&mut session, b"three");
     let heard = peer.hear(&session.io().outgoing[before..]).unwrap();
-    assert_eq!((&heard.data[..], heard.key_updates.len()), (&b"three"[..], 0));
+    assert_eq!(
+        (&heard.data[..], heard.key_updates.len()),
+        (&b"three"[..], 0)
+    );
 }
 
 #[test]
@@ -259,7 +262,11 @@ fn requests_for_key_updates_do_not_pile_up_behind_a_blocked_sender() {
     session.io_mut().blocked = false;
     assert!(session.poll_flush(&mut context()).is_ready());
     let heard = peer.hear(&session.io().outgoing).unwrap();
-    assert_eq!(heard.key_updates, [0, 0], "all later requests share an answer");
+    assert_eq!(
+        heard.key_updates,
+        [0, 0],
+        "all later requests share an answer"
+    );
 }
 
 #[test]
@@ -293,5 +300,9 @@ fn an_idle_session_owns_no_buffer() {
     assert!(matches!(got, Poll::Ready(Ok(384))));
     assert!(session.poll_recv(&mut context(), &mut buffer).is_pending());
     assert_eq!((session.stash_bytes(), session.unsent()), (0, None));
-    assert!(size_of::<Session<()>>() <= 512, "{}", size_of::<Session<()>>());
+    assert!(
+        size_of::<Session<()>>() <= 512,
+        "{}",
+        size_of::<Session<()>>()
+    );
 }

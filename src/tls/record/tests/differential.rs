@@ -113,10 +113,14 @@ async fn send_erratically(stream: &RefCell<Stream>, data: &[u8], largest: usize,
             stream.borrow_mut().update_key();
         }
         if random.u8(..4) == 0 {
-            poll_fn(|cx| stream.borrow_mut().poll_flush(cx)).await.unwrap();
+            poll_fn(|cx| stream.borrow_mut().poll_flush(cx))
+                .await
+                .unwrap();
         }
     }
-    poll_fn(|cx| stream.borrow_mut().poll_close(cx)).await.unwrap();
+    poll_fn(|cx| stream.borrow_mut().poll_close(cx))
+        .await
+        .unwrap();
 }
 
 async fn receive_erratically(stream: &RefCell<Stream>, largest: usize, seed: u64) -> Vec<u8> {
@@ -150,8 +154,14 @@ fn exchange(options: PipeOptions, largest: usize, bytes: usize, seed: u64) {
             Box::pin(receive(0)),
             Box::pin(receive(1)),
         ]);
-        assert!(*got[1].borrow() == data[0], "{pairing:?} to the server, {seed}");
-        assert!(*got[0].borrow() == data[1], "{pairing:?} to the client, {seed}");
+        assert!(
+            *got[1].borrow() == data[0],
+            "{pairing:?} to the server, {seed}"
+        );
+        assert!(
+            *got[0].borrow() == data[1],
+            "{pairing:?} to the client, {seed}"
+        );
     }
 }
 
@@ -325,7 +335,9 @@ fn tickets_of_a_server_that_sends_them_are_passed_over() {
         },
         async {
             poll_fn(|cx| far.poll_handshake(cx)).await.unwrap();
-            poll_fn(|cx| far.poll_send(cx, &[IoSlice::new(b"hello")])).await.unwrap();
+            poll_fn(|cx| far.poll_send(cx, &[IoSlice::new(b"hello")]))
+                .await
+                .unwrap();
             poll_fn(|cx| far.poll_flush(cx)).await.unwrap();
         },
     );

@@ -77,7 +77,12 @@ const OUTER: [Case; 12] = [
         10,
         "unprotected record of type 71",
     ),
-    case("a heartbeat", |_| unsealed(24, 20), 10, "unprotected record of type 24"),
+    case(
+        "a heartbeat",
+        |_| unsealed(24, 20),
+        10,
+        "unprotected record of type 24",
+    ),
     case(
         "a header alone that announces too much",
         |_| unsealed(23, TLS_RECORD_CIPHERTEXT_BYTES_MAX + 1)[..5].to_vec(),
@@ -85,8 +90,18 @@ const OUTER: [Case; 12] = [
         "too long",
     ),
     case("no ciphertext", |_| unsealed(23, 0), 20, "does not decrypt"),
-    case("less than a tag", |_| unsealed(23, 15), 20, "does not decrypt"),
-    case("bytes nobody sealed", |_| unsealed(23, 64), 20, "does not decrypt"),
+    case(
+        "less than a tag",
+        |_| unsealed(23, 15),
+        20,
+        "does not decrypt",
+    ),
+    case(
+        "bytes nobody sealed",
+        |_| unsealed(23, 64),
+        20,
+        "does not decrypt",
+    ),
     case(
         "the longest bytes nobody sealed",
         |_| unsealed(23, TLS_RECORD_CIPHERTEXT_BYTES_MAX),
@@ -166,7 +181,12 @@ const INNER: [Case; 10] = [
         10,
         "content type 20",
     ),
-    case("an unknown content type", |peer| sealed(peer, 99, b"x"), 10, "content type 99"),
+    case(
+        "an unknown content type",
+        |peer| sealed(peer, 99, b"x"),
+        10,
+        "content type 99",
+    ),
     case(
         "one byte of plaintext too many",
         |peer| sealed(peer, content::APPLICATION_DATA, &[1; 16_385]),
@@ -179,8 +199,18 @@ const INNER: [Case; 10] = [
         22,
         "too long",
     ),
-    case("an empty alert", |peer| sealed(peer, content::ALERT, b""), 10, "empty"),
-    case("half an alert", |peer| sealed(peer, content::ALERT, &[2]), 50, "malformed alert"),
+    case(
+        "an empty alert",
+        |peer| sealed(peer, content::ALERT, b""),
+        10,
+        "empty",
+    ),
+    case(
+        "half an alert",
+        |peer| sealed(peer, content::ALERT, &[2]),
+        50,
+        "malformed alert",
+    ),
     case(
         "two alerts in a record",
         |peer| sealed(peer, content::ALERT, &[1, 0, 1, 0]),
@@ -190,7 +220,12 @@ const INNER: [Case; 10] = [
 ];
 
 const MESSAGES: [Case; 11] = [
-    case("an empty handshake record", |peer| sealed(peer, content::HANDSHAKE, b""), 10, "empty"),
+    case(
+        "an empty handshake record",
+        |peer| sealed(peer, content::HANDSHAKE, b""),
+        10,
+        "empty",
+    ),
     case(
         "a request for our certificate",
         |peer| sealed(peer, content::HANDSHAKE, &[13, 0, 0, 3, 0, 0, 0]),
@@ -279,7 +314,10 @@ fn each_malformed_record_is_refused_with_its_alert_after_the_data_before_it() {
             let again = session.poll_recv(&mut context(), &mut [0; 9]);
             assert!(matches!(again, Poll::Ready(Err(_))), "{name}: and stays so");
             let sent = session.poll_send(&mut context(), &[IoSlice::new(b"x")]);
-            assert!(matches!(sent, Poll::Ready(Err(_))), "{name}: nothing follows an alert");
+            assert!(
+                matches!(sent, Poll::Ready(Err(_))),
+                "{name}: nothing follows an alert"
+            );
             while session.poll_close(&mut context()).is_pending() {}
             let heard = peer.hear(&session.io().outgoing).expect(name);
             assert_eq!(heard.alerts, [case.alert], "{name}");
@@ -318,8 +356,15 @@ fn what_is_odd_but_allowed_goes_unnoticed() {
         }
         incoming.extend(peer.key_update(0).unwrap());
         incoming.extend(peer.key_update(1).unwrap());
-        incoming.extend(sealed(&mut peer, content::ALERT, &[1, alert::USER_CANCELED]));
-        incoming.extend(peer.seal(content::APPLICATION_DATA, &[9; 16_384], 0).unwrap());
+        incoming.extend(sealed(
+            &mut peer,
+            content::ALERT,
+            &[1, alert::USER_CANCELED],
+        ));
+        incoming.extend(
+            peer.seal(content::APPLICATION_DATA, &[9; 16_384], 0)
+                .unwrap(),
+        );
         incoming.extend(peer.seal(content::APPLICATION_DATA, b"x", 16_383).unwrap());
     }
     incoming.extend(sealed(&mut peer, content::ALERT, &[2, alert::CLOSE_NOTIFY]));
@@ -329,7 +374,12 @@ fn what_is_odd_but_allowed_goes_unnoticed() {
     let (data, end) = drain(&mut session);
     assert!(end.is_ok(), "{end:?}");
     assert_eq!(data.len(), 3 * 16_385);
-    assert_eq!(session.poll_recv(&mut context(), &mut [0; 9]).map(Result::unwrap), Poll::Ready(0));
+    assert_eq!(
+        session
+            .poll_recv(&mut context(), &mut [0; 9])
+            .map(Result::unwrap),
+        Poll::Ready(0)
+    );
     send(&mut session, b"half closed");
     let heard = peer.hear(&session.io().outgoing).unwrap();
     assert_eq!(heard.data, b"half closed");
@@ -338,7 +388,11 @@ fn what_is_odd_but_allowed_goes_unnoticed() {
 
 #[test]
 fn an_alert_ends_the_session_by_name_and_is_not_answered() {
-    for (code, name) in [(20, "BadRecordMac"), (48, "unknown CA"), (80, "InternalError")] {
+    for (code, name) in [
+        (20, "BadRecordMac"),
+        (48, "unknown CA"),
+        (80, "InternalError"),
+    ] {
         let mut peer = Peer::of(false).unwrap();
         let mut incoming = sealed(&mut peer, content::APPLICATION_DATA, b"before");
         incoming.extend(sealed(&mut peer, content::ALERT, &[2, code]));
