@@ -87,10 +87,6 @@ struct Pair {
 }
 
 fn pair(records: Records) -> Pair {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "certificates are made valid from now"
-    )]
     let now = SystemTime::now();
     let identity = |name: &str| Identity::new("cluster.local", "default", name);
     let options = TlsOptions {

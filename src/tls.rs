@@ -29,6 +29,8 @@ pub mod verify;
 
 pub use credentials::{CredentialState, CredentialStore, Credentials, IdentityError};
 pub use error::{HandshakeError, TlsError};
+#[cfg(fuzzing)]
+pub(crate) use record::fuzz::run as play_records;
 pub use stream::TlsStream;
 
 /// What an operator may change about TLS.

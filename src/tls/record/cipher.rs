@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
+};
 use rustls::ConnectionTrafficSecrets;
 use zeroize::Zeroizing;
 
@@ -38,13 +40,25 @@ impl Cipher {
             ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
             _ => return Err(RecordError::Internal("cipher suite without AES-GCM")),
         };
-        let key = UnboundKey::new(algorithm, key.as_ref())
-            .map_err(|_| RecordError::Internal("key length"))?;
-        let mut copy = Zeroizing::new([0; NONCE_LEN]);
-        copy.copy_from_slice(iv.as_ref());
+        Self::from_parts(sequence, algorithm, key.as_ref(), iv.as_ref())
+    }
+
+    pub(super) fn from_parts(
+        sequence: u64,
+        algorithm: &'static Algorithm,
+        key: &[u8],
+        iv: &[u8],
+    ) -> Result<Self, RecordError> {
+        let key =
+            UnboundKey::new(algorithm, key).map_err(|_| RecordError::Internal("key length"))?;
+        let mut own = Zeroizing::new([0; NONCE_LEN]);
+        if iv.len() != own.len() {
+            return Err(RecordError::Internal("IV length"));
+        }
+        own.copy_from_slice(iv);
         Ok(Self {
             key: LessSafeKey::new(key),
-            iv: copy,
+            iv: own,
             sequence,
         })
     }
@@ -107,5 +121,53 @@ impl Cipher {
             content_type: inner[end],
             content: TLS_RECORD_HEADER_BYTES..TLS_RECORD_HEADER_BYTES + end,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both records of application data of RFC 8448, 3: key, IV, sealed.
+    const TRACES: [(&str, &str, &str); 2] = [
+        (
+            "17422dda596ed5d9acd890e3c63f5051",
+            "5b78923dee08579033e523d9",
+            "1703030043a23f7054b62c94d0affafe8228ba55cbefacea42f914aa66bcab3f2b9819a8a5b46b395bd54a9a\
+             20441e2b62974e1f5a6292a2977014bd1e3deae63aeebb21694915e4",
+        ),
+        (
+            "9f02283b6c9c07efc26bb9f2ac92e356",
+            "cf782b88dd83549aadf1e984",
+            "17030300432e937e11ef4ac740e538ad36005fc4a46932fc3225d05f82aa1b36e30efaf97d90e6dffc602dcb\
+             501a59a8fcc49c4bf2e5f0a21c0047c2abf332540dd032e167c2955d",
+        ),
+    ];
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let pairs = hex.as_bytes().chunks(2);
+        pairs
+            .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_records_of_rfc_8448_are_opened_and_sealed_again_bit_for_bit() {
+        for (n, (key, iv, sealed)) in TRACES.into_iter().enumerate() {
+            // The server has sent a ticket before.
+            let sequence = n as u64;
+            let cipher =
+                || Cipher::from_parts(sequence, &AES_128_GCM, &bytes(key), &bytes(iv)).unwrap();
+            let mut record = bytes(sealed);
+            let inner = cipher().open(&mut record).unwrap();
+            assert_eq!(inner.content_type, content::APPLICATION_DATA);
+            let plain: Vec<u8> = (0..50).collect();
+            assert_eq!(record[inner.content], plain);
+            let mut again = [&[0; 5][..], &plain, &[0; 17]].concat();
+            cipher()
+                .seal(&mut again, content::APPLICATION_DATA)
+                .unwrap();
+            assert_eq!(again, bytes(sealed));
+        }
     }
 }

@@ -231,6 +231,9 @@ fn play(
                 sent.extend_from_slice(&chunk[..taken]);
             }
         }
+        if random.u8(..16) == 0 {
+            session.update_key();
+        }
         let mut buffer = vec![0; random.usize(1..50_000) >> random.u8(..16)];
         match session.poll_recv(&mut cx, &mut buffer) {
             Poll::Ready(Ok(0)) if buffer.is_empty() => {}

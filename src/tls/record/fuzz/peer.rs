@@ -3,8 +3,7 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
-use rustls::ConnectionTrafficSecrets;
-use rustls::crypto::cipher::{AeadKey, Iv};
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, NONCE_LEN};
 
 use crate::config::limits::TLS_RECORD_HEADER_BYTES;
 use crate::tls::record::cipher::Cipher;
@@ -13,7 +12,7 @@ use crate::tls::record::session::Session;
 use crate::tls::record::{OVERHEAD_BYTES, RecordError, content, record_length};
 use crate::transport::Transport;
 
-/// Keys of both directions, made from their generation.
+/// Keys of both directions, made from their generation, of both suites in turn.
 pub(in crate::tls::record) struct KnownKeys {
     is_client: bool,
     sent: u8,
@@ -22,11 +21,13 @@ pub(in crate::tls::record) struct KnownKeys {
 
 impl KnownKeys {
     fn cipher(from_client: bool, generation: u8) -> Result<Cipher, RecordError> {
-        let secrets = ConnectionTrafficSecrets::Aes256Gcm {
-            key: AeadKey::from([generation; 32]),
-            iv: Iv::from([u8::from(from_client); 12]),
+        let algorithm = if generation.is_multiple_of(2) {
+            &AES_256_GCM
+        } else {
+            &AES_128_GCM
         };
-        Cipher::new(0, &secrets)
+        let key = vec![generation; algorithm.key_len()];
+        Cipher::from_parts(0, algorithm, &key, &[u8::from(from_client); NONCE_LEN])
     }
 
     pub(in crate::tls::record) fn next_send(&mut self) -> Result<Cipher, RecordError> {

@@ -345,6 +345,52 @@ fn tickets_of_a_server_that_sends_them_are_passed_over() {
 }
 
 #[test]
+fn sessions_with_aes_128_work_and_change_keys() {
+    let authority = Authority::new("root", SystemTime::now()).unwrap();
+    let client = credentials(&authority, "client", Records::InPlace);
+    let server = credentials(&authority, "server", Records::Library).server();
+    let provider = rustls::crypto::CryptoProvider {
+        cipher_suites: vec![rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
+        ..rustls::crypto::aws_lc_rs::default_provider()
+    };
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&server.cert_resolver));
+    config.alpn_protocols.clone_from(&server.alpn_protocols);
+    let server = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+    let (near, far) = pipe(PipeOptions::default());
+    let mut far = crate::tls::session::Session::new(far, Connection::Server(server));
+    let expected = expecting(&["server"]);
+    run_both(
+        async {
+            let (mut stream, peer) = connect(near, &client, &expected).await.unwrap();
+            assert_eq!(peer.cipher, "TLS_AES_128_GCM_SHA256");
+            for n in 0..20_u8 {
+                stream.update_key();
+                send_all(&mut stream, &[n; 1000]).await.unwrap();
+                let mut echo = [0; 1000];
+                assert_eq!(recv(&mut stream, &mut echo).await.unwrap(), 1000);
+                assert_eq!(echo, [n; 1000]);
+            }
+        },
+        async {
+            poll_fn(|cx| far.poll_handshake(cx)).await.unwrap();
+            for _ in 0..20 {
+                let mut bytes = [0; 1000];
+                let got = poll_fn(|cx| far.poll_recv(cx, &mut bytes)).await.unwrap();
+                assert_eq!(got, 1000);
+                poll_fn(|cx| far.poll_send(cx, &[IoSlice::new(&bytes)]))
+                    .await
+                    .unwrap();
+                poll_fn(|cx| far.poll_flush(cx)).await.unwrap();
+            }
+        },
+    );
+}
+
+#[test]
 fn both_ways_prove_the_same_about_the_peer() {
     for pairing in PAIRINGS {
         let (client, server, _) = pair(pairing, PipeOptions::default());
