@@ -270,13 +270,17 @@ fn requests_for_key_updates_do_not_pile_up_behind_a_blocked_sender() {
 }
 
 #[test]
-fn data_in_front_of_a_failing_transport_comes_first() {
+fn data_in_front_of_a_failing_transport_comes_first_and_its_error_is_kept() {
     let mut peer = Peer::of(false).unwrap();
     let mut failing = wire(peer.seal(content::APPLICATION_DATA, b"good", 0).unwrap());
     failing.at_end = AtEnd::Fails;
     let mut session = session(false, failing).unwrap();
-    let (data, end) = drain(&mut session);
-    assert_eq!(data, b"good");
+    let mut buffer = vec![0; 2];
+    let got = session.poll_recv(&mut context(), &mut buffer);
+    assert!(matches!(got, Poll::Ready(Ok(2))));
+    // The rest is stashed; with so much room the session asks the transport for more.
+    let (rest, end) = drain(&mut session);
+    assert_eq!([&buffer[..], &rest].concat(), b"good");
     assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 

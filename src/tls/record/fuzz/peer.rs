@@ -91,6 +91,8 @@ impl Transport for Wire {
             AtEnd::Waits if most == 0 => return Poll::Pending,
             #[cfg(test)]
             AtEnd::Fails if most == 0 => {
+                // A socket tells its error once.
+                self.at_end = AtEnd::Ends;
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             _ => {}
