@@ -1,32 +1,24 @@
-//! Runs the stages for tunnels and streams arriving by HBONE: identify, resolve, authorize, dial,
-//! answer, relay (spec: hbone.md 6).
+//! Runs the tunnels that peers open to us: identify, shake hands, start a task for each stream.
+
+mod stream;
 
 use std::fmt::Display;
-use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Instant;
 
-use super::dial;
 use super::listener::Accepted;
 use super::local;
 use super::notes;
-use super::relay::{self, Side};
 use super::rt::{self, First, PollSocket};
-use super::shard::{Shard, TunnelLife};
+use super::shard::Shard;
+use super::tunnel_life::TunnelLife;
 use crate::decision::authorize::{ConnectionFacts, Denied, Permit, authorize};
-use crate::decision::inbound::{InboundRequest, InboundTarget, resolve};
-use crate::hbone::connect::ConnectRequest;
-use crate::hbone::server::{self, DrainHandle, Incoming, Respond, Server};
-use crate::model::addr::NetworkAddress;
-use crate::model::baggage::Baggage;
-use crate::model::close::CloseReason;
-use crate::model::workload::Workload;
+use crate::hbone::server::{self, DrainHandle, Incoming, Server};
+use crate::model::identity::Identity;
 use crate::sys::socket::Source;
 use crate::telemetry::counters::{Limit, Role};
-use crate::telemetry::flow::{Direction, Flow, Party};
-use crate::tls::{self, Peer};
+use crate::telemetry::flow::Direction;
+use crate::tls::{self, Peer, TlsStream};
 
 /// One tunnel a peer opened, as its streams see it.
 #[derive(Debug)]
@@ -35,46 +27,59 @@ struct Tunnel {
     client: SocketAddr,
     /// Our address: the workload's.
     local: SocketAddr,
+    /// Whom the peer was told it speaks to.
+    identity: Identity,
     /// What the handshake proved.
     peer: Peer,
     /// Applications are dialled from the client's address.
     transparent: bool,
+    /// Ends it.
+    handle: DrainHandle,
 }
 
 /// Serves one connection of port 15008.
 pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted) {
     let socket = Rc::clone(&accepted.socket);
-    let work = run(&shard, transparent, accepted);
+    let work = async {
+        // Boxed: an open tunnel must not hold the room its handshake took.
+        let up = Box::pin(establish(&shard, transparent, accepted)).await;
+        if let Some((tunnel, server, life)) = up {
+            streams(&shard, &tunnel, server, life).await;
+        }
+    };
     if let First::Left(()) = rt::race(shard.force.wait(), work).await {
         socket.reset_on_close();
     }
 }
 
-async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
+type Up = (Rc<Tunnel>, Server<TlsStream<PollSocket>>, TunnelLife);
+
+/// Everything before the first stream. `None`: refused, and reported.
+async fn establish(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) -> Option<Up> {
     let Accepted { socket, client, at } = accepted;
     let client = client.get();
-    let Ok(local) = socket.local_addr() else {
-        return;
-    };
+    let local = socket.local_addr().ok()?;
     let refuse = |error: &dyn Display| {
         shard.refused(Direction::Inbound, client, Some(local), error);
+        None
     };
     let pending = match shard.admission.admit(client.ip()) {
         Ok(pending) => pending,
         Err(limit) => {
             shard.telemetry.counters().limit(limit).add(1);
-            refuse(&format_args!(
+            socket.reset_on_close();
+            return refuse(&format_args!(
                 "too many unauthenticated connections ({})",
                 limit.as_str()
             ));
-            return socket.reset_on_close();
         }
     };
     let workload = match local::workload(shard, &shard.local_key(local)).await {
         Ok(workload) => workload,
         Err(error) => return refuse(&error),
     };
-    let credentials = match shard.credentials(&workload.identity()) {
+    let identity = workload.identity();
+    let credentials = match shard.credentials(&identity).await {
         Ok(credentials) => credentials,
         Err(error) => return refuse(&error),
     };
@@ -106,16 +111,15 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
         Err(error) => return refuse(&error),
     };
     log_tunnel("inbound", client, &peer);
-    counters.tunnels_server_opened.add(1);
-    counters.tunnels_server_open.add(1);
-    let tunnel = Rc::new(Tunnel {
+    let tunnel = Tunnel {
         client,
         local,
+        identity,
         peer,
         transparent,
-    });
-    streams(shard, &tunnel, server, &handle, life).await;
-    counters.tunnels_server_open.add(-1);
+        handle,
+    };
+    Some((Rc::new(tunnel), server, life))
 }
 
 /// Says who is at the other end of a new tunnel, and how it is protected.
@@ -134,13 +138,13 @@ pub(crate) fn log_tunnel(direction: &'static str, address: SocketAddr, peer: &Pe
 }
 
 /// Starts a task for each stream until the tunnel ends.
-async fn streams<T: crate::transport::Transport + 'static>(
+async fn streams(
     shard: &Rc<Shard>,
     tunnel: &Rc<Tunnel>,
-    mut server: Server<T>,
-    handle: &DrainHandle,
+    mut server: Server<TlsStream<PollSocket>>,
     life: TunnelLife,
 ) {
+    let _open = Gauge::raise(shard);
     let accept = async {
         while let Some(next) = server.next().await {
             match next {
@@ -155,12 +159,30 @@ async fn streams<T: crate::transport::Transport + 'static>(
     };
     let wind_down = async {
         drop(rt::race(shard.drain.wait(), life.graceful()).await);
-        handle.drain();
+        tunnel.handle.drain();
         life.ended().await;
-        handle.abort();
+        tunnel.handle.abort();
         std::future::pending::<()>().await;
     };
     drop(rt::race(accept, wind_down).await);
+}
+
+/// Counts an open tunnel however it ends.
+struct Gauge<'a>(&'a Shard);
+
+impl<'a> Gauge<'a> {
+    fn raise(shard: &'a Shard) -> Self {
+        let counters = shard.telemetry.counters();
+        counters.tunnels_server_opened.add(1);
+        counters.tunnels_server_open.add(1);
+        Self(shard)
+    }
+}
+
+impl Drop for Gauge<'_> {
+    fn drop(&mut self) {
+        self.0.telemetry.counters().tunnels_server_open.add(-1);
+    }
 }
 
 fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
@@ -176,187 +198,16 @@ fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
     };
     let task = {
         let (shard, tunnel) = (Rc::clone(shard), Rc::clone(tunnel));
-        async move { stream(&shard, &tunnel, request, respond, at).await }
+        async move { stream::serve(&shard, &tunnel, request, respond, at).await }
     };
     shard.spawn(task, || {});
 }
 
-async fn stream(
-    shard: &Rc<Shard>,
-    tunnel: &Tunnel,
-    request: ConnectRequest,
-    respond: Respond,
-    at: Instant,
-) {
-    let refuse = |status, error: &dyn Display, respond: Respond| {
-        shard.refused(Direction::Inbound, tunnel.client, Some(tunnel.local), error);
-        respond.refuse(status);
-    };
-    let workload = match local::workload(shard, &shard.local_key(tunnel.local)).await {
-        Ok(workload) => workload,
-        Err(error) => return refuse(503, &error, respond),
-    };
-    let target = resolve(
-        &InboundRequest {
-            local: &workload,
-            tunnel_local: tunnel.local,
-            authority: &request.authority,
-            forwarded_host: request.forwarded.host.as_deref(),
-            network: &shard.config.network,
-            illegal_ports: &shard.config.illegal_ports,
-        },
-        &shard.snapshot(),
-    );
-    let target = match target {
-        Ok(target) => target,
-        Err(error) => return refuse(error.status(), &error, respond),
-    };
-    let flow = describe(shard, tunnel, &request, &workload, &target);
-    let flow = shard.telemetry.opened(flow, at);
-    let registration = shard.table.register(ConnectionFacts {
-        identity: tunnel.peer.identity.clone(),
-        source_ip: tunnel.client.ip(),
-        destination_ip: target.address.ip(),
-        destination_port: target.address.port(),
-        destination: Arc::clone(&workload),
-    });
-    let entry = registration.entry();
-    let work = async {
-        let permit = match permitted(shard, &entry.facts).await {
-            Ok(permit) => permit,
-            Err(denied) => {
-                respond.refuse(401);
-                if let Some(policy) = denied.policy() {
-                    flow.set_policy(Arc::clone(policy));
-                }
-                return CloseReason::from(denied);
-            }
-        };
-        serve_permitted(
-            shard,
-            tunnel,
-            &workload,
-            &target,
-            respond,
-            Work {
-                permit,
-                flow: &flow,
-                close: &entry.close,
-            },
-        )
-        .await
-    };
-    let reason = match rt::race(shard.force.wait(), work).await {
-        First::Left(()) => CloseReason::Drain,
-        First::Right(reason) => reason,
-    };
-    flow.finish(&reason, rt::now());
-}
-
-/// What an authorized stream carries to its relay.
-struct Work<'a> {
-    permit: Permit,
-    flow: &'a crate::telemetry::OpenFlow,
-    close: &'a rt::Signal<CloseReason>,
-}
-
-async fn serve_permitted(
-    shard: &Rc<Shard>,
-    tunnel: &Tunnel,
-    workload: &Workload,
-    target: &InboundTarget,
-    mut respond: Respond,
-    work: Work<'_>,
-) -> CloseReason {
-    let (to, source) = dial_address(shard, tunnel, workload, target);
-    let options = shard.connection_options();
-    let dialled = {
-        let dial = dial::tcp(shard, to, source, &options);
-        let gone = poll_fn(|cx| respond.poll_reset(cx));
-        rt::race(dial, rt::race(gone, work.close.wait())).await
-    };
-    let server = match dialled {
-        First::Left(Ok(server)) => server,
-        First::Left(Err(error)) => {
-            respond.refuse(503);
-            return CloseReason::Dial(error.to_string());
-        }
-        First::Right(First::Left(_)) => return CloseReason::ClientReset,
-        First::Right(First::Right(reason)) => {
-            respond.refuse(401);
-            return reason;
-        }
-    };
-    let baggage = shard
-        .config
-        .response_baggage
-        .then(|| Baggage::from(workload));
-    let stream = match respond.accept(baggage.as_ref()) {
-        Ok(stream) => stream,
-        Err(error) => {
-            server.reset_on_close();
-            return CloseReason::Http2(error.to_string());
-        }
-    };
-    if let Some(header) = proxy_header(tunnel, workload, target)
-        && let Err(error) = relay::send_all(&server, &header).await
-    {
-        server.reset_on_close();
-        return CloseReason::Dial(error.to_string());
-    }
-    #[cfg(feature = "faults")]
-    super::faults::trip(target.address.port());
-    relay::run(
-        Side::Accepted(stream),
-        Side::Tcp(server),
-        work.permit,
-        work.flow,
-        work.close,
-    )
-    .await
-}
-
-/// PROXY version 2 header, when the workload's application tunnel asks for one (hbone.md 9).
-fn proxy_header(tunnel: &Tunnel, workload: &Workload, target: &InboundTarget) -> Option<Vec<u8>> {
-    use crate::model::workload::AppTunnelProtocol;
-    let wanted = workload.application_tunnel?.protocol == AppTunnelProtocol::Proxy;
-    let announce = target.announce.filter(|_| wanted)?;
-    Some(super::proxy_protocol::header(
-        tunnel.client,
-        announce,
-        tunnel.peer.identity.as_deref(),
-    ))
-}
-
-/// Where the application is dialled, and from which address (hbone.md 8).
-fn dial_address(
-    shard: &Shard,
-    tunnel: &Tunnel,
-    workload: &Workload,
-    target: &InboundTarget,
-) -> (SocketAddr, Source) {
-    use crate::model::workload::AppTunnelProtocol;
-    let to = target.address;
-    let proxied = workload
-        .application_tunnel
-        .is_some_and(|tunnel| tunnel.protocol == AppTunnelProtocol::Proxy);
-    if proxied && shard.config.localhost_app_tunnel {
-        let loopback: IpAddr = if to.is_ipv4() {
-            std::net::Ipv4Addr::LOCALHOST.into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        };
-        return (SocketAddr::new(loopback, to.port()), Source::Any);
-    }
-    (
-        to,
-        dial_source(tunnel.transparent, tunnel.client.ip(), to.ip()),
-    )
-}
-
-/// The client's address as source, where that is enabled and means anything.
+/// The client's address as source, where that is enabled and differs from the destination (hbone.md
+/// 8). A loopback client has the same right to be seen as any other: only a process of this host can
+/// have such an address.
 pub(crate) fn dial_source(transparent: bool, client: IpAddr, to: IpAddr) -> Source {
-    if transparent && client != to && !client.is_loopback() {
+    if transparent && client != to {
         Source::Foreign(client)
     } else {
         Source::Any
@@ -365,77 +216,44 @@ pub(crate) fn dial_source(transparent: bool, client: IpAddr, to: IpAddr) -> Sour
 
 /// Authorizes, waiting a moment for a policy that is attached but not known yet (then: denied).
 pub(crate) async fn permitted(shard: &Shard, facts: &ConnectionFacts) -> Result<Permit, Denied> {
-    let wait = shard.config.timeouts.policy_wait;
-    let decide = || {
-        let decision = authorize(facts, &shard.snapshot());
-        notes::report(shard, facts, &decision.notes);
-        decision.verdict
-    };
-    let first = match decide() {
-        Err(denied @ Denied::PolicyUnknown { .. }) => denied,
-        verdict => return verdict,
-    };
-    let later = async {
+    let settled = async {
         loop {
             let changed = shard.changed.next();
-            match decide() {
+            let decision = authorize(facts, &shard.snapshot());
+            match decision.verdict {
                 Err(Denied::PolicyUnknown { .. }) => changed.await,
-                verdict => return verdict,
+                Ok(_) | Err(Denied::Explicit { .. } | Denied::NoneAllowed) => return decision,
             }
         }
     };
-    match rt::within(wait, later).await {
-        Some(verdict) => verdict,
+    let wait = shard.config.timeouts.policy_wait;
+    let decision = match rt::within(wait, settled).await {
+        Some(settled) => settled,
         None => {
             shard.telemetry.counters().limit(Limit::PolicyWait).add(1);
-            Err(first)
+            authorize(facts, &shard.snapshot())
         }
-    }
+    };
+    notes::report(shard, facts, &decision.notes);
+    decision.verdict
 }
 
-fn describe(
-    shard: &Shard,
-    tunnel: &Tunnel,
-    request: &ConnectRequest,
-    workload: &Arc<Workload>,
-    target: &InboundTarget,
-) -> Flow {
-    let config = &shard.config;
-    let network = &config.network;
-    // A request from another network comes through its gateway, whose address says nothing.
-    let via_gateway = request
-        .forwarded_network
-        .as_deref()
-        .is_some_and(|from| !from.eq_ignore_ascii_case(network));
-    let address = NetworkAddress {
-        network: Arc::clone(network),
-        ip: tunnel.client.ip(),
-    };
-    let source = if via_gateway {
-        None
-    } else {
-        shard.snapshot().workload_by_address(&address).cloned()
-    };
-    let baggage = config
-        .response_baggage
-        .then(|| Arc::new(request.baggage.clone()));
-    Flow {
-        direction: Direction::Inbound,
-        mutual_tls: true,
-        source: Party {
-            workload: source,
-            identity: tunnel.peer.identity.clone(),
-            baggage,
-        },
-        destination: Party {
-            workload: Some(Arc::clone(workload)),
-            identity: Some(Arc::new(workload.identity())),
-            baggage: None,
-        },
-        service: target.service.clone(),
-        src_addr: tunnel.client,
-        dst_addr: tunnel.local,
-        hbone_addr: Some(request.authority.clone()),
-        trace_id: request.traceparent,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_the_clients_unless_that_is_the_destination_or_forbidden() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (client, to) in [
+            ("10.0.0.1", "10.0.0.2"),
+            ("127.0.0.3", "127.0.0.2"),
+            ("fd00::1", "fd00::2"),
+        ] {
+            let (client, to) = (ip(client), ip(to));
+            assert_eq!(dial_source(true, client, to), Source::Foreign(client));
+            assert_eq!(dial_source(true, to, to), Source::Any);
+            assert_eq!(dial_source(false, client, to), Source::Any);
+        }
     }
 }
