@@ -1,9 +1,10 @@
 //! The command line: arguments and printing; the work is done elsewhere.
 //!
 //! Exit codes: 0 done or stopped in order · 1 wrong arguments, wrong configuration or failed start ·
-//! 2 `config check` found something · 3 a shard died · 4 a shard is stuck.
+//! 2 `config check` found something · 3 a shard died · 4 a shard is stuck · 130 `demo` interrupted.
 
 mod config_check;
+mod demo;
 mod dev_pki;
 mod output;
 mod proxy;
@@ -23,7 +24,7 @@ Settings come from flags, the environment (Istio ztunnel's variables), a configu
 defaults, in this order. `corelane config show --origin` lists them all.
 
 Exit codes: 0 done, 1 wrong arguments, configuration or start, 2 `config check` found something, \
-3 a shard died, 4 a shard is stuck.";
+3 a shard died, 4 a shard is stuck, 130 `demo` was interrupted.";
 
 #[derive(Parser)]
 #[command(
@@ -50,6 +51,8 @@ enum Command {
         #[arg(value_name = "ARGS")]
         rest: Vec<String>,
     },
+    /// Show two nodes at work on this machine (no root, about ten seconds)
+    Demo(demo::Args),
     /// Check and show configurations
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -122,6 +125,7 @@ fn run(arguments: Arguments) -> ExitCode {
     };
     match arguments.command.unwrap_or(default) {
         Command::Proxy { settings, rest: _ } => proxy::run(settings),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Config(ConfigCommand::Check { file }) => config_check::check(&file),
         Command::Config(ConfigCommand::Show { settings, origin }) => {
             config_check::show(settings, origin)

@@ -16,6 +16,7 @@ pub(crate) struct State {
     loaded: LocalState,
     builder: Builder,
     publisher: Publisher<Snapshot>,
+    watch: Option<Watch>,
 }
 
 impl State {
@@ -25,6 +26,11 @@ impl State {
             LocalStateSource::Path(path) => LocalSource::Path(path.clone()),
             LocalStateSource::Inline(text) => LocalSource::Inline(text.to_string()),
         });
+        // Watched before it is read: a change in between must not be missed.
+        let watch = match &source {
+            Some(LocalSource::Path(path)) => Some(Watch::new([path.clone()])),
+            Some(LocalSource::Inline(_)) | None => None,
+        };
         let loaded = match &source {
             Some(source) => source.load()?,
             None => LocalState::default(),
@@ -38,6 +44,7 @@ impl State {
             loaded,
             builder,
             publisher: Publisher::new(first),
+            watch,
         })
     }
 
@@ -53,13 +60,12 @@ impl State {
 
     /// Follows the file for ever: a good change is published, a bad one changes nothing.
     pub(crate) async fn follow(mut self, published: impl Fn(&Snapshot)) {
-        let Some(LocalSource::Path(path)) = self.source.clone() else {
+        let (Some(source), Some(mut watch)) = (self.source.clone(), self.watch.take()) else {
             return std::future::pending().await;
         };
-        let mut watch = Watch::new(vec![path.clone()]);
         loop {
             watch.changed().await;
-            match LocalSource::Path(path.clone()).load() {
+            match source.load() {
                 Ok(next) => {
                     if let Some(snapshot) = self.publish(next) {
                         published(&snapshot);
@@ -80,6 +86,10 @@ impl State {
     fn publish(&mut self, next: LocalState) -> Option<Arc<Snapshot>> {
         let change = local_state::change_from(&self.loaded, &next);
         if change.is_empty() {
+            if next.warnings != self.loaded.warnings {
+                report(&next);
+            }
+            self.loaded = next;
             return None;
         }
         report(&next);

@@ -3,19 +3,16 @@
 mod stream;
 
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::listener::Accepted;
 use super::local;
-use super::notes;
 use super::rt::{self, First, PollSocket};
 use super::shard::Shard;
 use super::tunnel_life::TunnelLife;
-use crate::decision::authorize::{ConnectionFacts, Denied, Permit, authorize};
 use crate::hbone::server::{self, DrainHandle, Incoming, Server};
 use crate::model::identity::Identity;
-use crate::sys::socket::Source;
 use crate::telemetry::counters::{Limit, Role};
 use crate::telemetry::flow::Direction;
 use crate::tls::{self, Peer, TlsStream};
@@ -158,13 +155,13 @@ async fn streams(
         }
     };
     let wind_down = async {
-        drop(rt::race(shard.drain.wait(), life.graceful()).await);
+        rt::race(shard.drain.wait(), life.graceful()).await;
         tunnel.handle.drain();
         life.ended().await;
         tunnel.handle.abort();
         std::future::pending::<()>().await;
     };
-    drop(rt::race(accept, wind_down).await);
+    rt::race(accept, wind_down).await;
 }
 
 /// Counts an open tunnel however it ends.
@@ -201,59 +198,4 @@ fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
         async move { stream::serve(&shard, &tunnel, request, respond, at).await }
     };
     shard.spawn(task, || {});
-}
-
-/// The client's address as source, where that is enabled and differs from the destination (hbone.md
-/// 8). A loopback client has the same right to be seen as any other: only a process of this host can
-/// have such an address.
-pub(crate) fn dial_source(transparent: bool, client: IpAddr, to: IpAddr) -> Source {
-    if transparent && client != to {
-        Source::Foreign(client)
-    } else {
-        Source::Any
-    }
-}
-
-/// Authorizes, waiting a moment for a policy that is attached but not known yet (then: denied).
-pub(crate) async fn permitted(shard: &Shard, facts: &ConnectionFacts) -> Result<Permit, Denied> {
-    let settled = async {
-        loop {
-            let changed = shard.changed.next();
-            let decision = authorize(facts, &shard.snapshot());
-            match decision.verdict {
-                Err(Denied::PolicyUnknown { .. }) => changed.await,
-                Ok(_) | Err(Denied::Explicit { .. } | Denied::NoneAllowed) => return decision,
-            }
-        }
-    };
-    let wait = shard.config.timeouts.policy_wait;
-    let decision = match rt::within(wait, settled).await {
-        Some(settled) => settled,
-        None => {
-            shard.telemetry.counters().limit(Limit::PolicyWait).add(1);
-            authorize(facts, &shard.snapshot())
-        }
-    };
-    notes::report(shard, facts, &decision.notes);
-    decision.verdict
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_source_is_the_clients_unless_that_is_the_destination_or_forbidden() {
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        for (client, to) in [
-            ("10.0.0.1", "10.0.0.2"),
-            ("127.0.0.3", "127.0.0.2"),
-            ("fd00::1", "fd00::2"),
-        ] {
-            let (client, to) = (ip(client), ip(to));
-            assert_eq!(dial_source(true, client, to), Source::Foreign(client));
-            assert_eq!(dial_source(true, to, to), Source::Any);
-            assert_eq!(dial_source(false, client, to), Source::Any);
-        }
-    }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::capture;
 use super::dial;
-use super::inbound::{self, permitted};
 use super::listener::Accepted;
 use super::local;
+use super::permission::permitted;
 use super::relay::{self, Side};
 use super::rt::{self, First, Socket};
 use super::shard::Shard;
@@ -89,7 +89,7 @@ async fn prepare(
         destination: workload,
     });
     let open = Open { flow, registration };
-    let source = inbound::dial_source(transparent, client.ip(), to.ip());
+    let source = dial::dial_source(transparent, client.ip(), to.ip());
     let outcome = authorize_and_dial(shard, &open, to, source).await;
     Some((open, outcome))
 }

@@ -301,10 +301,10 @@ async fn watch(shard: &Shard, tunnel: &Tunnel, life: TunnelLife) {
     let retire = async {
         let unused = tunnel.unused_for(shard.config.pool.unused_release_timeout);
         let old = rt::race(unused, life.graceful());
-        drop(rt::race(shard.drain.wait(), old).await);
+        rt::race(shard.drain.wait(), old).await;
         tunnel.retire();
         std::future::pending::<()>().await;
     };
     let end = rt::race(shard.force.wait(), life.ended());
-    drop(rt::race(retire, end).await);
+    rt::race(retire, end).await;
 }

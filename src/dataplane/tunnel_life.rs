@@ -15,10 +15,6 @@ pub(crate) struct TunnelLife {
 
 impl TunnelLife {
     /// The life of a tunnel that comes up now, with the expiry of both leaves.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "certificates expire by wall-clock time"
-    )]
     pub(crate) fn new(own: SystemTime, peer: SystemTime) -> Self {
         let left = own.min(peer).duration_since(SystemTime::now());
         Self::lasting(left.unwrap_or_default(), rt::now())

@@ -1,4 +1,4 @@
-//! Signals read like a file, and children that end with their parent: for command-line tools.
+//! Signals read like a file, and children that do not outlive their parent: for command-line tools.
 
 #![expect(
     unsafe_code,
@@ -30,8 +30,8 @@ impl std::fmt::Debug for Interrupts {
 
 impl Interrupts {
     /// Takes the signals over for the calling thread and all threads it starts later; threads that
-    /// exist already keep the default action. Children started through [`Command`] are not
-    /// affected: the standard library clears their signal mask.
+    /// exist already keep the default action. Children inherit it, unless [`release_child`] is
+    /// asked to give the signals back to them.
     ///
     /// # Errors
     /// As sigprocmask(2) and signalfd(2): no descriptor left.
@@ -108,14 +108,24 @@ fn restore(previous: &libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, ptr::from_ref(previous), ptr::null_mut()) };
 }
 
-/// Has the kernel send SIGTERM to the child when the thread that starts it ends, however it ends.
-pub fn end_with_parent(command: &mut Command) {
-    // JUSTIFICATION: only the child itself can ask for the signal, between fork and exec.
-    // SAFETY: the closure makes one system call (prctl), which is async-signal-safe, and touches
-    // no memory that another thread of the parent could have been changing.
-    unsafe {
-        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
-    }
+/// Prepares a child that lives on its own: it gets the signals back that [`Interrupts`] took, and
+/// the kernel sends it SIGTERM when the thread that starts it ends, however it ends.
+pub fn release_child(command: &mut Command) {
+    let release = || {
+        let set = interrupt_set();
+        // JUSTIFICATION: neither std nor rustix changes a thread's signal mask.
+        // SAFETY: `set` is initialised; a null pointer asks for no old mask.
+        let status =
+            unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut()) };
+        if status != 0 {
+            return Err(io::Error::from_raw_os_error(status));
+        }
+        Ok(set_parent_process_death_signal(Some(Signal::TERM))?)
+    };
+    // JUSTIFICATION: only the child itself can do either, between fork and exec.
+    // SAFETY: the closure calls sigemptyset, sigaddset, pthread_sigmask and prctl, all of them
+    // async-signal-safe, allocates nothing and touches no memory of other threads.
+    unsafe { command.pre_exec(release) };
 }
 
 /// Asks a child to end (SIGTERM). `pid` must be a child that has not been waited for, so that its
@@ -134,8 +144,10 @@ mod tests {
     use super::*;
 
     fn raise(signal: libc::c_int) {
-        // SAFETY: sends a signal to the calling thread, which has it blocked.
-        let status = unsafe { libc::pthread_kill(libc::pthread_self(), signal) };
+        // SAFETY: has no preconditions.
+        let thread = unsafe { libc::pthread_self() };
+        // SAFETY: the calling thread is alive, and has the signal blocked.
+        let status = unsafe { libc::pthread_kill(thread, signal) };
         assert_eq!(status, 0);
     }
 
@@ -151,14 +163,18 @@ mod tests {
     }
 
     #[test]
-    fn a_terminated_child_says_so() {
+    fn a_released_child_is_ended_by_sigterm_although_we_hold_it_back() {
         use std::os::unix::process::ExitStatusExt;
-        let mut command = Command::new("sleep");
-        command.arg("60");
-        end_with_parent(&mut command);
-        let mut child = command.spawn().unwrap();
-        terminate(child.id()).unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+        let signal = std::thread::spawn(|| {
+            let _interrupts = Interrupts::take_over().unwrap();
+            let mut command = Command::new("sleep");
+            command.arg("60");
+            release_child(&mut command);
+            let mut child = command.spawn().unwrap();
+            terminate(child.id()).unwrap();
+            child.wait().unwrap().signal()
+        });
+        assert_eq!(signal.join().unwrap(), Some(libc::SIGTERM));
     }
 
     #[test]
@@ -166,7 +182,7 @@ mod tests {
         let mut child = std::thread::spawn(|| {
             let mut command = Command::new("sleep");
             command.arg("60");
-            end_with_parent(&mut command);
+            release_child(&mut command);
             command.spawn().unwrap()
         })
         .join()

@@ -171,6 +171,10 @@ families! {
         "Time until each certificate expires, negative once it has";
     HTTP_REQUESTS = unstable Counter "corelane_http_requests" &["server", "code"],
         "Requests answered by the admin, metrics and readiness servers";
+    STATE_RELOADS = unstable Counter "corelane_local_state_reloads" &[],
+        "Changed state files that were taken over";
+    STATE_RELOAD_FAILURES = unstable Counter "corelane_local_state_reload_failures" &[],
+        "Changed state files that were refused; the previous state stays in force";
     SCRAPE_SECONDS = unstable Histogram "corelane_scrape_seconds" in "seconds" &[],
         "Time to write the page of metrics";
 }

@@ -1,6 +1,8 @@
 //! CONNECT requests that a correct peer never sends, frame by frame (hbone 3.5 and 6): each gets its
 //! answer, nothing reaches the application, and the node goes on.
 
+use std::net::Ipv4Addr;
+
 use corelane_harness::apps::{self, Server};
 use corelane_harness::hosts::Family;
 use corelane_harness::node::Driver;
@@ -28,96 +30,73 @@ fn open(pair: &Pair, certificate: &Issued) -> Tunnel {
     })
 }
 
+type Fields = Vec<(&'static str, String)>;
+
+fn connect(authority: &str) -> Fields {
+    vec![
+        (":method", "CONNECT".to_owned()),
+        (":authority", authority.to_owned()),
+    ]
+}
+
+/// A CONNECT with one more pseudo-header.
+fn connect_with(authority: &str, name: &'static str, value: &str) -> Fields {
+    let mut fields = connect(authority);
+    fields.push((name, value.to_owned()));
+    fields
+}
+
+fn get(authority: &str) -> Fields {
+    let mut fields = connect_with(authority, ":path", "/");
+    fields[0].1 = "GET".to_owned();
+    fields.insert(1, (":scheme", "https".to_owned()));
+    fields
+}
+
+/// What is wrong, the request, the answer. `server` and `client` are the hosts' addresses.
+fn malformed(server: Ipv4Addr, client: Ipv4Addr) -> Vec<(&'static str, Fields, Reply)> {
+    let good = format!("{server}:{SERVER_PORT}");
+    let bad_request = |name, fields| (name, fields, Reply::Status(400));
+    let unavailable = |name, authority: &str| (name, connect(authority), Reply::Status(503));
+    let broken = |name, fields| (name, fields, Reply::Reset(PROTOCOL_ERROR));
+    vec![
+        bad_request("GET", get(&good)),
+        bad_request("no port", connect("server.default.svc.cluster.local")),
+        bad_request("no host", connect(":80")),
+        bad_request("a port too large", connect(&format!("{server}:65536"))),
+        bad_request(
+            "somebody else's address",
+            connect(&format!("{client}:{SERVER_PORT}")),
+        ),
+        unavailable("an unknown host", "nowhere.example.com:80"),
+        unavailable("the node's own port", &format!("{server}:15008")),
+        unavailable("a port nobody listens on", &format!("{server}:9")),
+        broken(":scheme", connect_with(&good, ":scheme", "https")),
+        broken(":path", connect_with(&good, ":path", "/")),
+        broken(":protocol", connect_with(&good, ":protocol", "websocket")),
+        broken(":status", connect_with(&good, ":status", "200")),
+        broken("no method", connect(&good).split_off(1)),
+        broken("a broken authority", connect("[::1")),
+    ]
+}
+
 fn every_malformed_connect_gets_its_answer(driver: Driver) {
     let pair = Pair::start(CORELANE, Options::new(driver));
     let app = Server::start(&pair.server_host, SERVER_PORT, apps::double);
     let certificate = pair.authority.issue(&Leaf::for_account("client"));
-    let good = pair.server_at(Family::V4, SERVER_PORT).to_string();
-    let elsewhere = format!("{}:{SERVER_PORT}", pair.client_host.v4());
-    let own_port = format!("{}:15008", pair.server_host.v4());
-    let nobody = format!("{}:9", pair.server_host.v4());
-    let connect = |authority| vec![(":method", "CONNECT"), (":authority", authority)];
-    let with = |field| {
-        let mut fields = connect(&good);
-        fields.push(field);
-        fields
-    };
-    let get = |authority| {
-        vec![
-            (":method", "GET"),
-            (":scheme", "https"),
-            (":path", "/"),
-            (":authority", authority),
-        ]
-    };
-    let cases = [
-        ("GET", get(&good), Reply::Status(400)),
-        (
-            "no port",
-            connect("server.default.svc.cluster.local"),
-            Reply::Status(400),
-        ),
-        ("no host", connect(":80"), Reply::Status(400)),
-        (
-            "a port too large",
-            connect("10.41.2.2:65536"),
-            Reply::Status(400),
-        ),
-        (
-            "somebody else's address",
-            connect(&elsewhere),
-            Reply::Status(400),
-        ),
-        (
-            "an unknown host",
-            connect("nowhere.example.com:80"),
-            Reply::Status(503),
-        ),
-        (
-            "the node's own port",
-            connect(&own_port),
-            Reply::Status(503),
-        ),
-        (
-            "a port nobody listens on",
-            connect(&nobody),
-            Reply::Status(503),
-        ),
-        (
-            ":scheme",
-            with((":scheme", "https")),
-            Reply::Reset(PROTOCOL_ERROR),
-        ),
-        (":path", with((":path", "/")), Reply::Reset(PROTOCOL_ERROR)),
-        (
-            ":protocol",
-            with((":protocol", "websocket")),
-            Reply::Reset(PROTOCOL_ERROR),
-        ),
-        (
-            ":status",
-            with((":status", "200")),
-            Reply::Reset(PROTOCOL_ERROR),
-        ),
-        (
-            "no method",
-            vec![(":authority", good.as_str())],
-            Reply::Reset(PROTOCOL_ERROR),
-        ),
-        (
-            "a broken authority",
-            connect("[::1"),
-            Reply::Reset(PROTOCOL_ERROR),
-        ),
-    ];
-    for (name, fields, expected) in cases {
+    for (name, fields, expected) in malformed(pair.server_host.v4(), pair.client_host.v4()) {
         let mut tunnel = open(&pair, &certificate);
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         tunnel.request(1, &fields).unwrap();
         let reply = tunnel.reply(1).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(reply, expected, "{name}");
     }
     assert_eq!(app.accepted(), 0, "the application was reached");
     let mut tunnel = open(&pair, &certificate);
+    let good = pair.server_at(Family::V4, SERVER_PORT).to_string();
     tunnel.connect(1, &good).unwrap();
     assert_eq!(tunnel.reply(1).unwrap(), Reply::Status(200));
 }

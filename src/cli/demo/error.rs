@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitStatus;
 
-use crate::tls::dev_pki::PkiError;
+use crate::tls::dev_pki::folder::WriteError;
 
 /// A failure, told to a stranger.
 #[derive(Debug, thiserror::Error)]
@@ -17,12 +17,15 @@ pub(super) enum DemoError {
     /// The system refused something.
     #[error("cannot {what}: {source}")]
     Io { what: String, source: io::Error },
-    /// A certificate could not be made.
+    /// The certificates could not be made.
     #[error("cannot make the throw-away certificates: {0}")]
-    Pki(#[from] PkiError),
+    Pki(#[from] WriteError),
     /// A node ended although nobody asked it to.
     #[error("{node} ended by itself ({status})")]
-    NodeEnded { node: &'static str, status: ExitStatus },
+    NodeEnded {
+        node: &'static str,
+        status: ExitStatus,
+    },
     /// A node did not end in order.
     #[error("{node} was asked to end and {outcome}")]
     NodeStop { node: &'static str, outcome: String },
@@ -55,6 +58,9 @@ impl DemoError {
 
     /// States a contradiction.
     pub(super) fn unexpected(expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::Unexpected { expected: expected.into(), found: found.into() }
+        Self::Unexpected {
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 }

@@ -1,6 +1,8 @@
-//! The only place of the demo that writes to the terminal.
+//! What the demo prints: a story for people, or one JSON object for programs.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
+
+use crate::cli::output;
 
 /// Writes lines to standard output, with colour where that is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -35,25 +37,27 @@ impl Out {
     /// Colour only on a terminal, and only if the user does not object; `quiet` drops the story
     /// because a machine reads the output.
     pub(super) fn new(no_color: bool, quiet: bool) -> Self {
-        Self { colour: !no_color && !quiet && io::stdout().is_terminal(), quiet }
+        Self {
+            colour: !no_color && !quiet && io::stdout().is_terminal(),
+            quiet,
+        }
     }
 
     /// One line of the story.
     pub(super) fn line(self, text: impl AsRef<str>) {
         if !self.quiet {
-            print(text.as_ref());
+            output::line(text.as_ref());
         }
     }
 
     /// A line for whoever reads the output, story or not.
     pub(super) fn result(self, text: impl AsRef<str>) {
-        print(text.as_ref());
+        output::line(text.as_ref());
     }
 
     /// A line on standard error.
     pub(super) fn complain(self, text: impl AsRef<str>) {
-        // A closed standard error leaves nobody to tell.
-        let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
+        output::error(text.as_ref());
     }
 
     /// `text` in that look.
@@ -66,13 +70,6 @@ impl Out {
     }
 }
 
-fn print(text: &str) {
-    let mut stdout = io::stdout().lock();
-    // Whoever closed the pipe (`| head`) has read enough; the exit code still tells the outcome.
-    let _ = writeln!(stdout, "{text}");
-    let _ = stdout.flush();
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +79,10 @@ mod tests {
         for out in [Out::new(true, false), Out::new(false, true)] {
             assert_eq!(out.paint(Look::Bad, "refused"), "refused");
         }
-        let colourful = Out { colour: true, quiet: false };
+        let colourful = Out {
+            colour: true,
+            quiet: false,
+        };
         assert_eq!(colourful.paint(Look::Good, "ok"), "\u{1b}[32mok\u{1b}[0m");
     }
 }

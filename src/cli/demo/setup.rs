@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::error::DemoError;
 use super::scratch::Scratch;
 use crate::model::identity::Identity;
-use crate::tls::dev_pki::{Authority, Leaf};
+use crate::tls::dev_pki::folder::{self, Request};
 
 const TRUST_DOMAIN: &str = "cluster.local";
 const NAMESPACE: &str = "default";
@@ -23,8 +23,10 @@ pub(super) const SERVICE_PORT: u16 = 80;
 pub(super) const ALLOW_POLICY: &str = "default/web-client-may-talk";
 /// The policy that keeps the intruder out.
 pub(super) const DENY_POLICY: &str = "default/no-intruders";
+/// Life of the certificates: longer than anybody looks at a demo with `--keep`.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(24);
 /// Log levels of the nodes: the handshakes and the rules that decided, besides the usual.
-pub(super) const LOG_FILTER: &str = "info,corelane::inbound=debug,corelane::authorization=debug";
+pub(super) const LOG_FILTER: &str = "info,corelane::tunnel=debug,corelane::authorization=debug";
 
 /// One of the three workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,23 +66,17 @@ impl Who {
     }
 }
 
-/// Makes a certificate authority that lives no longer than this call, and from it one certificate
-/// and key for each workload, in the folder `ids`.
+/// Makes a certificate authority that nobody keeps, and from it one certificate and key for each
+/// workload.
 pub(super) fn write_identities(scratch: &Scratch, now: SystemTime) -> Result<(), DemoError> {
-    let authority = Authority::new("corelane demo", now)?;
-    for who in Who::ALL {
-        let issued = authority.issue(&Leaf::new(&who.identity(), now))?;
-        let folder = Path::new(IDENTITY_FOLDER).join("ns").join(NAMESPACE).join("sa").join(who.name());
-        for (name, text) in [
-            ("tls.crt", issued.chain()),
-            ("tls.key", issued.key.clone()),
-            ("ca.crt", issued.roots.clone()),
-        ] {
-            scratch
-                .write(folder.join(name), &text)
-                .map_err(DemoError::io(format!("write {name} of {}", who.name())))?;
-        }
-    }
+    let request = Request {
+        out: &scratch.path().join(IDENTITY_FOLDER),
+        identities: &Who::ALL.map(Who::identity),
+        lifetime: CERTIFICATE_LIFETIME,
+        force: false,
+        keep_authority: false,
+    };
+    folder::write(&request, now)?;
     Ok(())
 }
 
@@ -172,7 +168,11 @@ pub(super) fn configuration(
 ) -> String {
     let state = quoted(&folder.join(STATE_FILE));
     let identities = quoted(&folder.join(IDENTITY_FOLDER));
-    let Endpoints { admin, stats, readiness } = endpoints;
+    let Endpoints {
+        admin,
+        stats,
+        readiness,
+    } = endpoints;
     let inbound = inbound.map_or_else(|| "off".to_owned(), |address| address.to_string());
     let mut text = format!(
         "# Made by `corelane demo`.
@@ -218,10 +218,15 @@ mod tests {
     use crate::config::check::check;
     use crate::config::raw::{RawConfig, Sources};
     use crate::config::{ForwardTarget, NodeMode};
+    use crate::control::local_state::parse;
 
     fn endpoints() -> Endpoints {
         let at = |port| SocketAddr::from(([127, 0, 1, 1], port));
-        Endpoints { admin: at(15_000), stats: at(15_020), readiness: at(15_021) }
+        Endpoints {
+            admin: at(15_000),
+            stats: at(15_020),
+            readiness: at(15_021),
+        }
     }
 
     #[test]
@@ -235,21 +240,58 @@ mod tests {
         ] {
             let text = configuration(scratch.path(), node, &endpoints(), inbound, &forwards);
             let file = scratch.write(format!("{node}.yaml"), &text).unwrap();
-            let checked = check(RawConfig::read(&Sources::of_file(file))).unwrap();
+            let read_file = |path: &Path| std::fs::read_to_string(path);
+            let checked = check(RawConfig::read(&Sources::of_file(file, &read_file))).unwrap();
             assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
             let config = checked.config;
             assert_eq!(config.mode, NodeMode::Node);
             assert_eq!(config.node_name.as_deref(), Some(node));
             assert_eq!(config.listeners.inbound, inbound);
-            assert_eq!((config.listeners.outbound, config.listeners.socks5), (None, None));
+            assert_eq!(
+                (config.listeners.outbound, config.listeners.socks5),
+                (None, None)
+            );
             assert_eq!(config.listeners.forwards.len(), forwards.len());
             if let Some(first) = config.listeners.forwards.first() {
                 assert_eq!(first.listen, forward);
-                assert_eq!(first.to, ForwardTarget::Hostname(SERVICE.into(), SERVICE_PORT));
+                assert_eq!(
+                    first.to,
+                    ForwardTarget::Hostname(SERVICE.into(), SERVICE_PORT)
+                );
                 let account = first.as_workload.as_ref().unwrap();
                 assert_eq!(&*account.service_account, "web-client");
             }
         }
+    }
+
+    #[test]
+    fn the_state_is_taken_without_a_word_of_warning() {
+        let mesh = Mesh {
+            web_client: [127, 0, 1, 10].into(),
+            intruder: [127, 0, 1, 11].into(),
+            server: SocketAddr::from(([127, 0, 2, 1], 4000)),
+            vip: [127, 0, 2, 80].into(),
+        };
+        let state = parse(&state(&mesh), "state.yaml").unwrap();
+        assert!(state.warnings.is_empty(), "{:?}", state.warnings);
+        let names: Vec<_> = state
+            .workloads
+            .iter()
+            .map(|workload| &*workload.name)
+            .collect();
+        assert_eq!(names, ["web-client", "intruder", "server"]);
+        for (workload, who) in state.workloads.iter().zip(Who::ALL) {
+            assert_eq!(workload.identity(), who.identity());
+        }
+        let policies: Vec<_> = state.policies.iter().map(|(key, _)| &**key).collect();
+        assert_eq!(policies, [ALLOW_POLICY, DENY_POLICY]);
+        let listed: Vec<_> = state.workloads[2]
+            .authorization_policies
+            .iter()
+            .map(|key| &**key)
+            .collect();
+        assert_eq!(listed, policies);
+        assert_eq!(state.services.len(), 1);
     }
 
     #[test]

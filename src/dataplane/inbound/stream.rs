@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Tunnel, permitted};
-use crate::dataplane::dial;
-use crate::dataplane::local;
+use super::Tunnel;
+use crate::dataplane::dial::{self, dial_source};
+use crate::dataplane::permission::permitted;
 use crate::dataplane::relay::{self, Side};
 use crate::dataplane::rt::{self, First, Socket};
 use crate::dataplane::shard::Shard;
 use crate::dataplane::table::Registration;
+use crate::dataplane::{local, proxy_protocol};
 use crate::decision::authorize::{ConnectionFacts, Permit};
 use crate::decision::inbound::{InboundRequest, InboundTarget, resolve};
 use crate::hbone::connect::ConnectRequest;
@@ -55,7 +56,7 @@ pub(super) async fn serve(
         open.flow.finish(&reason, rt::now());
     };
     // Whatever is open is dropped: the stream and the application's connection are reset.
-    drop(rt::race(shard.force.wait(), work).await);
+    rt::race(shard.force.wait(), work).await;
 }
 
 /// A stream that is counted, and in the table of those a policy change may close.
@@ -209,7 +210,7 @@ impl Stage<'_> {
 fn proxy_header(tunnel: &Tunnel, workload: &Workload, target: &InboundTarget) -> Option<Vec<u8>> {
     let wanted = workload.application_tunnel?.protocol == AppTunnelProtocol::Proxy;
     let announce = target.announce.filter(|_| wanted)?;
-    Some(crate::dataplane::proxy_protocol::header(
+    Some(proxy_protocol::header(
         tunnel.client,
         announce,
         tunnel.peer.identity.as_deref(),
@@ -237,7 +238,7 @@ fn dial_address(
     }
     (
         to,
-        super::dial_source(tunnel.transparent, tunnel.client.ip(), to.ip()),
+        dial_source(tunnel.transparent, tunnel.client.ip(), to.ip()),
     )
 }
 

@@ -61,7 +61,7 @@ impl Server {
         port: u16,
         serve: impl Fn(TcpStream) + Send + Sync + 'static,
     ) -> Self {
-        Self::serve_on(listen(ip, port), serve, |work| std::thread::spawn(work))
+        Self::serve_on(listen(ip, port), serve, std::thread::spawn)
     }
 
     fn serve_on(

@@ -87,6 +87,8 @@ fn decide(test: &str, missing: Option<&str>, require: &str) -> bool {
         env::var(require).as_deref() != Ok("1"),
         "{require}=1, but {test} {reason}"
     );
-    let _ = writeln!(io::stderr(), "skipped: {test}: {reason}");
+    // One write, so that lines of tests that run at the same time do not mix.
+    let line = format!("skipped: {test}: {reason}\n");
+    let _ = io::stderr().write_all(line.as_bytes());
     false
 }
