@@ -14,7 +14,7 @@
 mod admission;
 mod capture;
 mod dial;
-#[cfg(feature = "faults")]
+#[cfg(any(test, feature = "faults"))]
 pub mod faults;
 mod inbound;
 mod listener;

@@ -17,9 +17,12 @@ use crate::telemetry::counters::{Limit, Role};
 use crate::telemetry::flow::Direction;
 use crate::tls::{self, Peer, TlsStream};
 
+#[cfg(test)]
+pub(super) use stream::serve as stream_task;
+
 /// One tunnel a peer opened, as its streams see it.
 #[derive(Debug)]
-struct Tunnel {
+pub(super) struct Tunnel {
     /// The peer's address.
     client: SocketAddr,
     /// Our address: the workload's.
@@ -193,9 +196,6 @@ fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
             return respond.refuse(refusal.status);
         }
     };
-    let task = {
-        let (shard, tunnel) = (Rc::clone(shard), Rc::clone(tunnel));
-        async move { stream::serve(&shard, &tunnel, request, respond, at).await }
-    };
-    shard.spawn(task, || {});
+    let (ours, tunnel) = (Rc::clone(shard), Rc::clone(tunnel));
+    shard.spawn(stream::serve(ours, tunnel, request, respond, at), || {});
 }

@@ -92,7 +92,7 @@ pub(crate) struct Open {
     client: Rc<Socket>,
     server: Side,
     flow: OpenFlow,
-    #[cfg(feature = "faults")]
+    #[cfg(any(test, feature = "faults"))]
     port: u16,
 }
 
@@ -103,10 +103,10 @@ impl Open {
             client,
             server,
             flow,
-            #[cfg(feature = "faults")]
+            #[cfg(any(test, feature = "faults"))]
             port,
         } = self;
-        #[cfg(feature = "faults")]
+        #[cfg(any(test, feature = "faults"))]
         super::faults::trip(port);
         let (sides, permit) = ((Side::Tcp(client), server), Permit::outbound());
         let reason = relay::run(shard, sides, permit, &flow, &never()).await;
@@ -199,7 +199,7 @@ async fn dial_route(
                 client: Rc::clone(&captured.socket),
                 server,
                 flow,
-                #[cfg(feature = "faults")]
+                #[cfg(any(test, feature = "faults"))]
                 port: match &captured.target {
                     Target::Address(to) => to.port(),
                     Target::Hostname(_, port) => *port,

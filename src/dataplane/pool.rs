@@ -254,6 +254,8 @@ impl Drop for Gauge {
 type Up = (Opener, Driver<TlsStream<PollSocket>>, TunnelLife);
 
 async fn establish(shard: &Rc<Shard>, key: &Key) -> Result<Up, CloseReason> {
+    #[cfg(any(test, feature = "faults"))]
+    super::faults::trip(key.next_hop.port());
     let credentials = shard.credentials(&key.source).await?;
     let options = shard.tunnel_options();
     let socket = match dial::tcp(shard, key.next_hop, Source::Any, &options).await {

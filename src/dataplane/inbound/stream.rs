@@ -30,26 +30,26 @@ use crate::telemetry::OpenFlow;
 use crate::telemetry::flow::{Direction, Flow, Party};
 
 /// Serves one request.
-pub(super) async fn serve(
-    shard: &Rc<Shard>,
-    tunnel: &Tunnel,
+pub(in crate::dataplane) async fn serve(
+    shard: Rc<Shard>,
+    tunnel: Rc<Tunnel>,
     request: ConnectRequest,
     respond: Respond,
     at: Instant,
 ) {
     let work = async {
         // Boxed: an idle relay must not hold the room its set-up took.
-        let prepared = Box::pin(prepare(shard, tunnel, request, respond, at)).await;
+        let prepared = Box::pin(prepare(&shard, &tunnel, request, respond, at)).await;
         let Some((open, outcome)) = prepared else {
             return;
         };
         let reason = match outcome {
             Ok(ready) => {
-                #[cfg(feature = "faults")]
+                #[cfg(any(test, feature = "faults"))]
                 crate::dataplane::faults::trip(open.registration.entry().facts.destination_port);
                 let sides = (Side::Accepted(ready.stream), Side::Tcp(ready.server));
                 let close = &open.registration.entry().close;
-                relay::run(shard, sides, ready.permit, &open.flow, close).await
+                relay::run(&shard, sides, ready.permit, &open.flow, close).await
             }
             Err(reason) => reason,
         };
