@@ -7,4 +7,5 @@ pub mod event;
 pub mod fds;
 pub mod netns;
 pub mod process;
+pub mod pipe;
 pub mod socket;

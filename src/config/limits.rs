@@ -36,6 +36,8 @@ pub const RELAY_BUFFER_BYTES: usize = 64 * KIB;
 pub const RELAY_TURN_BYTES_MAX: usize = 16 * RELAY_BUFFER_BYTES;
 const _: () = assert!(RELAY_BUFFER_BYTES >= 2 * TLS_RECORD_PLAINTEXT_BYTES_MAX);
 const _: () = assert!(RELAY_TURN_BYTES_MAX > RELAY_BUFFER_BYTES);
+const _: () = assert!(RELAY_PIPE_BYTES_MIN > TLS_RECORD_BYTES_MAX);
+const _: () = assert!(RELAY_PIPE_BYTES >= RELAY_PIPE_BYTES_MIN);
 
 // ---- HTTP/2 ------------------------------------------------------------------------------------
 

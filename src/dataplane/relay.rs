@@ -4,6 +4,7 @@
 //! the other side is reset too: a reset is never turned into a clean end.
 
 mod copy;
+mod splice;
 
 use std::future::Future;
 use std::io;
@@ -40,15 +41,15 @@ pub(crate) enum Side {
 pub(crate) async fn run(
     client: Side,
     server: Side,
-    _permit: Permit,
+    permit: Permit,
     flow: &OpenFlow,
     close: &Signal<CloseReason>,
 ) -> CloseReason {
     match (client, server) {
         (Side::Tcp(client), Side::Tcp(server)) => {
             let relay = join(
-                copy::tcp_to_tcp(&client, &server, |n| flow.to_server(n)),
-                copy::tcp_to_tcp(&server, &client, |n| flow.to_client(n)),
+                copy::tcp_to_tcp(&client, &server, &permit, |n| flow.to_server(n)),
+                copy::tcp_to_tcp(&server, &client, &permit, |n| flow.to_client(n)),
             );
             let (reason, clean) = outcome(rt::race(close.wait(), relay).await);
             if !clean {

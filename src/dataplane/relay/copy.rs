@@ -10,8 +10,10 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::config::limits::{RELAY_BUFFER_BYTES, RELAY_TURN_BYTES_MAX};
+use super::splice::{self, Spliced};
+use crate::config::limits::{RELAY_BUFFER_BYTES, RELAY_PROMOTE_READS, RELAY_TURN_BYTES_MAX};
 use crate::dataplane::rt::{self, First, Socket};
+use crate::decision::authorize::Permit;
 use crate::hbone::ResetCode;
 use crate::hbone::stream::{RecvHalf, SendHalf, StreamError};
 
@@ -67,14 +69,14 @@ impl fmt::Display for Failure {
     }
 }
 
-fn source(cause: impl Into<Cause>) -> Failure {
+pub(super) fn source(cause: impl Into<Cause>) -> Failure {
     Failure {
         place: Place::Source,
         cause: cause.into(),
     }
 }
 
-fn sink(cause: impl Into<Cause>) -> Failure {
+pub(super) fn sink(cause: impl Into<Cause>) -> Failure {
     Failure {
         place: Place::Sink,
         cause: cause.into(),
@@ -104,18 +106,53 @@ enum Step {
     End,
 }
 
-/// Copies until end of stream, then half-closes the sink.
+/// Copies until end of stream, then half-closes the sink. A direction that shows bulk is spliced for
+/// as long as it lasts.
 pub(super) async fn tcp_to_tcp(
     from: &Socket,
     to: &Socket,
+    _splice: &Permit,
     count: impl Fn(u64),
 ) -> Result<(), Failure> {
+    loop {
+        if copy_until_bulk(from, to, &count).await? == Copied::Ended {
+            return Ok(());
+        }
+        let Some(mut loan) = splice::Loan::take() else {
+            // Pipes or descriptors are short: copying always works.
+            continue;
+        };
+        if splice::run(from, to, &mut loan, &count).await? == Spliced::Ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Why a copy stopped.
+#[derive(Debug, PartialEq, Eq)]
+enum Copied {
+    /// End of stream; the sink is half-closed.
+    Ended,
+    /// Several full buffers in a row.
+    Bulk,
+}
+
+async fn copy_until_bulk(
+    from: &Socket,
+    to: &Socket,
+    count: &impl Fn(u64),
+) -> Result<Copied, Failure> {
     let mut turn = 0;
+    let mut full = 0;
     loop {
         match step(from, to)? {
             Step::Moved { bytes, more } => {
                 count(bytes as u64);
                 turn += bytes;
+                full = if more { full + 1 } else { 0 };
+                if full >= RELAY_PROMOTE_READS {
+                    return Ok(Copied::Bulk);
+                }
                 if turn >= RELAY_TURN_BYTES_MAX {
                     turn = 0;
                     rt::yield_now().await;
@@ -131,9 +168,11 @@ pub(super) async fn tcp_to_tcp(
             Step::SinkFull { bytes, rest } => {
                 turn = 0;
                 count(bytes as u64);
-                send_all(to, &rest, &count).await?;
+                // A sink that cannot keep up is bulk too: in the kernel its backlog costs nothing.
+                full += 1;
+                send_all(to, &rest, count).await?;
             }
-            Step::End => return half_close(to),
+            Step::End => return half_close(to).map(|()| Copied::Ended),
         }
     }
 }
@@ -179,7 +218,7 @@ async fn send_all(to: &Socket, mut rest: &[u8], count: &impl Fn(u64)) -> Result<
     Ok(())
 }
 
-fn half_close(to: &Socket) -> Result<(), Failure> {
+pub(super) fn half_close(to: &Socket) -> Result<(), Failure> {
     match to.shutdown_write() {
         // The sink reset its connection; its own direction tells so.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
