@@ -22,6 +22,7 @@ mod local;
 mod notes;
 mod outbound;
 mod passthrough;
+mod permission;
 mod pool;
 mod proxy_protocol;
 mod recheck;

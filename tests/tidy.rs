@@ -103,7 +103,6 @@ mod rules {
         ("downstream", "client side"),
         ("ingress", "inbound"),
         ("egress", "outbound"),
-        ("hop", "waypoint or gateway"),
         ("pump", "relay"),
         ("intercept", "capture"),
         ("manager", "the thing itself"),

@@ -1,4 +1,4 @@
-//! The certificates this node needs, kept by the manager and published to shards.
+//! The certificates this node needs, kept by the renewal and published to shards.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::shards::broadcast;
 use crate::config::{Config, NodeMode};
-use crate::control::certs::Manager;
+use crate::control::certs::Renewal;
 use crate::control::certs::files::{self, Files};
 use crate::dataplane::shard::{Message, ShardMailbox};
 use crate::model::identity::Identity;
@@ -34,7 +34,7 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    /// Starts the manager beside the caller and waits a moment for the first certificates.
+    /// Starts the renewal beside the caller and waits a moment for the first certificates.
     /// Must run within a `LocalSet`.
     pub(crate) async fn start(config: &Config, snapshot: &Snapshot) -> Self {
         let publisher = Publisher::new(Arc::new(CredentialStore::default()));
@@ -48,19 +48,15 @@ impl Certificates {
                     tls12: config.tls.tls12,
                     pqc_only: config.tls.pqc_only,
                 };
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "certificates expire by wall clock"
-                )]
                 let clock = SystemTime::now;
-                let manager = Manager::new(
+                let renewal = Renewal::new(
                     Rc::new(Files::new(dir.clone())),
                     publisher,
                     options,
                     clock,
                     move || broadcast(&told.borrow(), || Message::Changed),
                 );
-                tokio::task::spawn_local(manager.run(receiver));
+                tokio::task::spawn_local(renewal.run(receiver));
             }
             None => tracing::warn!(
                 target: "corelane::certs",

@@ -9,12 +9,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::RunError;
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards, broadcast};
+use super::signals::Signals;
 use super::state::State;
-use super::{RunError, signals};
 use crate::config::limits::SHARD_STUCK_AFTER;
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
@@ -124,6 +125,7 @@ async fn node(
 ) -> Result<(), RunError> {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(target: "corelane::app", version, "corelane starting");
+    let mut signals = Signals::register().map_err(resource("the signal handlers"))?;
     let descriptors = raise_descriptors();
     let readiness = Readiness::new(started);
     let state_task = readiness.task("state manager");
@@ -169,7 +171,7 @@ async fn node(
         recorder,
     );
     let mut ended = tokio::select! {
-        reason = signals::first(&quit) => {
+        reason = signals.first(&quit) => {
             tracing::info!(target: "corelane::app", reason, "shutdown requested, draining");
             Ok(())
         }
@@ -182,7 +184,7 @@ async fn node(
     };
     let _ = stop.send(true);
     if ended.is_ok() {
-        ended = drain(&mut shards, config.timeouts.drain).await;
+        ended = drain(&mut shards, &mut signals, config.timeouts.drain).await;
     }
     ended
 }
@@ -326,13 +328,17 @@ fn died(event: Option<ShardEvent>) -> RunError {
 }
 
 /// Lets connections end until the deadline or a second signal, then ends them.
-async fn drain(shards: &mut Shards, deadline: Duration) -> Result<(), RunError> {
+async fn drain(
+    shards: &mut Shards,
+    signals: &mut Signals,
+    deadline: Duration,
+) -> Result<(), RunError> {
     let mailboxes = shards.mailboxes();
     broadcast(&mailboxes, || Message::Drain);
     let forced = tokio::select! {
         result = all_ended(shards) => return result,
         () = tokio::time::sleep(deadline) => "the deadline passed",
-        reason = signals::again() => reason,
+        reason = signals.next() => reason,
     };
     tracing::warn!(target: "corelane::app", reason = forced, "ending the connections still open");
     broadcast(&mailboxes, || Message::Force);

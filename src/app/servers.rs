@@ -147,10 +147,6 @@ fn lives(
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "certificates expire by wall-clock time"
-)]
 fn seconds_left(not_after: SystemTime) -> i64 {
     let now = SystemTime::now();
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);

@@ -1,32 +1,42 @@
 //! What ends a node: SIGTERM, SIGINT, `/quitquitquit`; a second signal ends it at once.
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-/// Waits for the first reason to stop.
-pub(crate) async fn first(quit: &Notify) -> &'static str {
-    tokio::select! {
-        reason = again() => reason,
-        () = quit.notified() => "quitquitquit",
-    }
+/// The signals a node ends by. Registered once, so that none is lost between two waits.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-/// Waits for a signal.
-pub(crate) async fn again() -> &'static str {
-    tokio::select! {
-        () = one(SignalKind::terminate()) => "SIGTERM",
-        () = one(SignalKind::interrupt()) => "SIGINT",
+impl Signals {
+    /// Takes the signals over from now on.
+    ///
+    /// # Errors
+    /// Of sigaction(2).
+    pub(crate) fn register() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-}
 
-async fn one(kind: SignalKind) {
-    match signal(kind) {
-        Ok(mut signal) => {
-            signal.recv().await;
+    /// Waits for the first reason to stop.
+    pub(crate) async fn first(&mut self, quit: &Notify) -> &'static str {
+        tokio::select! {
+            reason = self.next() => reason,
+            () = quit.notified() => "quitquitquit",
         }
-        Err(error) => {
-            tracing::error!(target: "corelane::app", %error, "cannot listen for a signal");
-            std::future::pending::<()>().await;
+    }
+
+    /// Waits for a signal.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }

@@ -22,6 +22,7 @@ mod story;
 mod watch;
 mod world;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -65,21 +66,29 @@ pub(super) struct Args {
 #[must_use]
 pub(super) fn run(args: &Args) -> ExitCode {
     let out = Out::new(args.no_color, args.json);
-    let report = Report::new(out);
-    // First, so that it is the last to go: until then Ctrl-C must not cut the cleaning short.
-    let outcome = Watch::start(STORY_LIMIT).and_then(|watch| {
-        let scratch = Scratch::new().map_err(DemoError::io("make a temporary folder"))?;
-        let shown = show(args, report, out, &scratch, &watch);
-        if let Err(error) = &shown {
-            tell_failure(error, args, report, out, &scratch);
-        }
-        shown
-    });
+    let outcome = in_scratch(args, out);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(DemoError::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Shows the demo in a folder of its own, and tells a failure while the logs are still there.
+fn in_scratch(args: &Args, out: Out) -> Result<(), DemoError> {
+    let told = |logs: Vec<PathBuf>| {
+        move |error: DemoError| {
+            tell_failure(&error, args, out, logs);
+            error
+        }
+    };
+    // First, so that it is the last to go: until then Ctrl-C must not cut the cleaning short.
+    let watch = Watch::start(STORY_LIMIT).map_err(told(Vec::new()))?;
+    let scratch = Scratch::new()
+        .map_err(DemoError::io("make a temporary folder"))
+        .map_err(told(Vec::new()))?;
+    let shown = show(args, Report::new(out), out, &scratch, &watch);
+    shown.map_err(|error| told(scratch.logs())(error))
 }
 
 fn show(
@@ -118,17 +127,21 @@ fn print_json<T: Serialize>(args: &Args, out: Out, value: &T) {
     }
 }
 
-fn tell_failure(error: &DemoError, args: &Args, report: Report, out: Out, scratch: &Scratch) {
+fn tell_failure(error: &DemoError, args: &Args, out: Out, logs: Vec<PathBuf>) {
     if matches!(error, DemoError::Interrupted) {
         return out.complain("Interrupted; nodes and files are gone.");
     }
-    let logs = scratch.logs().into_iter().map(|log| LastLines {
+    let logs = logs.into_iter().map(|log| LastLines {
         lines: node::last_lines(&log),
         log: log.display().to_string(),
     });
-    let failure = Failure { ok: false, error: error.to_string(), logs: logs.collect() };
+    let failure = Failure {
+        ok: false,
+        error: error.to_string(),
+        logs: logs.collect(),
+    };
     print_json(args, out, &failure);
     if !args.json {
-        report.failure(&failure);
+        Report::new(out).failure(&failure);
     }
 }

@@ -107,6 +107,15 @@ fn tell(
              and --force."
         )?,
     }
+    if !written.strangers.is_empty() {
+        writeln!(
+            out,
+            "\nNot made now, so not trusted by these and not trusting them:"
+        )?;
+        for folder in &written.strangers {
+            writeln!(out, "  {}", folder.display())?;
+        }
+    }
     let Some(first) = identities.first() else {
         return Ok(());
     };

@@ -37,7 +37,7 @@ pub(crate) use schedule::rfc3339;
 pub const FETCHES_MAX: usize = 8;
 /// Shortest time between a good fetch and the next one nobody announced.
 const FETCH_AGAIN_MIN: Duration = Duration::from_secs(1);
-/// Longest sleep of the manager: the wall clock may jump, so no alarm waits longer than this.
+/// Longest sleep of the renewal: the wall clock may jump, so no alarm waits longer than this.
 const NAP_MAX: Duration = Duration::from_mins(1);
 
 /// What a provider delivers.
@@ -80,7 +80,7 @@ pub trait Provider {
 type Running = Pin<Box<dyn Future<Output = (Identity, Result<Fetched, FetchError>)>>>;
 
 /// Keeps the certificates of all needed identities and publishes them.
-pub struct Manager {
+pub struct Renewal {
     provider: Rc<dyn Provider>,
     publisher: Publisher<CredentialStore>,
     published: Box<dyn Fn()>,
@@ -92,16 +92,16 @@ pub struct Manager {
     random: fastrand::Rng,
 }
 
-impl std::fmt::Debug for Manager {
+impl std::fmt::Debug for Renewal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Manager")
+        f.debug_struct("Renewal")
             .field("identities", &self.entries.len())
             .finish_non_exhaustive()
     }
 }
 
-impl Manager {
-    /// A manager that publishes into `publisher` and calls `published` afterwards, so that the
+impl Renewal {
+    /// A renewal that publishes into `publisher` and calls `published` afterwards, so that the
     /// shards can be told.
     pub fn new(
         provider: Rc<dyn Provider>,

@@ -1,7 +1,7 @@
 //! Stage 5: opens the server side of a connection by TCP.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -62,5 +62,14 @@ pub(crate) async fn tcp(
             set_connection_options(socket.fd(), options);
             Ok(Rc::new(socket))
         }
+    }
+}
+
+/// The client's address as source, where that is enabled and means anything.
+pub(crate) fn dial_source(transparent: bool, client: IpAddr, to: IpAddr) -> Source {
+    if transparent && client != to && !client.is_loopback() {
+        Source::Foreign(client)
+    } else {
+        Source::Any
     }
 }

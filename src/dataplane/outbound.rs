@@ -76,8 +76,9 @@ async fn run(
     let (socket, client) = (Rc::clone(&accepted.socket), accepted.client.get());
     let work = async {
         match capture::identify(shard, local, accepted, target).await {
-            Ok(captured) => match connect(shard, captured).await {
-                Ok(open) => open.relay().await,
+            // The larger futures of the way up are given back before the relay begins.
+            Ok(captured) => match Box::pin(connect(shard, captured)).await {
+                Ok(open) => Box::pin(open.relay()).await,
                 Err(_reported) => socket.reset_on_close(),
             },
             Err(error) => {

@@ -1,20 +1,22 @@
 //! Runs the stages for captured plain text arriving at a workload: authorize, dial, relay.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::capture;
 use super::dial;
-use super::inbound::{self, permitted};
 use super::listener::Accepted;
 use super::local;
+use super::permission::permitted;
 use super::relay::{self, Side};
 use super::rt::{self, First};
 use super::shard::Shard;
 use crate::decision::authorize::ConnectionFacts;
 use crate::decision::inbound::plaintext_service;
-use crate::model::addr::NetworkAddress;
+use crate::model::addr::{ClientAddr, NetworkAddress};
 use crate::model::close::CloseReason;
+use crate::model::workload::Workload;
 use crate::telemetry::flow::{Direction, Flow, Party};
 
 /// Serves one connection of port 15006.
@@ -43,30 +45,7 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
         Ok(workload) => workload,
         Err(error) => return refuse(Some(to), &error),
     };
-    let snapshot = shard.snapshot();
-    let source = NetworkAddress {
-        network: Arc::clone(&shard.config.network),
-        ip: client.ip(),
-    };
-    let flow = Flow {
-        direction: Direction::Inbound,
-        mutual_tls: false,
-        source: Party {
-            workload: snapshot.workload_by_address(&source).cloned(),
-            identity: None,
-            baggage: None,
-        },
-        destination: Party {
-            identity: Some(Arc::new(workload.identity())),
-            workload: Some(Arc::clone(&workload)),
-            baggage: None,
-        },
-        service: plaintext_service(&workload, to.port(), &snapshot),
-        src_addr: client.get(),
-        dst_addr: to,
-        hbone_addr: None,
-        trace_id: None,
-    };
+    let flow = describe(shard, client, to, &workload);
     let flow = shard.telemetry.opened(flow, at);
     let facts = ConnectionFacts {
         identity: None,
@@ -85,7 +64,7 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
             Err(CloseReason::from(denied))
         }
         Ok(permit) => {
-            let source = inbound::dial_source(transparent, client.ip(), to.ip());
+            let source = dial::dial_source(transparent, client.ip(), to.ip());
             match dial::tcp(shard, to, source, &shard.connection_options()).await {
                 Ok(server) => Ok((permit, server)),
                 Err(error) => Err(CloseReason::Dial(error.to_string())),
@@ -103,4 +82,31 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
         }
     };
     flow.finish(&reason, rt::now());
+}
+
+fn describe(shard: &Shard, client: ClientAddr, to: SocketAddr, workload: &Arc<Workload>) -> Flow {
+    let snapshot = shard.snapshot();
+    let source = NetworkAddress {
+        network: Arc::clone(&shard.config.network),
+        ip: client.ip(),
+    };
+    Flow {
+        direction: Direction::Inbound,
+        mutual_tls: false,
+        source: Party {
+            workload: snapshot.workload_by_address(&source).cloned(),
+            identity: None,
+            baggage: None,
+        },
+        destination: Party {
+            identity: Some(Arc::new(workload.identity())),
+            workload: Some(Arc::clone(workload)),
+            baggage: None,
+        },
+        service: plaintext_service(workload, to.port(), &snapshot),
+        src_addr: client.get(),
+        dst_addr: to,
+        hbone_addr: None,
+        trace_id: None,
+    }
 }

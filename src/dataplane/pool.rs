@@ -353,7 +353,6 @@ async fn watch(shard: &Shard, tunnel: &Tunnel, life: super::shard::TunnelLife) {
         tunnel.retire();
         shard.force.wait().await;
     };
-    let ended = rt::race(retire, rt::race(drain, life.ended())).await;
-    drop(ended);
+    rt::race(retire, rt::race(drain, life.ended())).await;
     tunnel.opener.abort();
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// still hold.
 pub(crate) async fn run(shard: Rc<Shard>) {
     // The shard waits for its tasks; this one must not keep it from ending.
-    drop(rt::race(shard.only_recheck_left(), follow(&shard)).await);
+    rt::race(shard.only_recheck_left(), follow(&shard)).await;
 }
 
 async fn follow(shard: &Shard) {

@@ -110,11 +110,14 @@ async fn tunnelled(
         socket.reset_on_close();
         // Bytes already handed to the tunnel travel before the reset.
         rt::yield_now().await;
-        send.reset(match reason {
-            CloseReason::ClientReset | CloseReason::ServerReset | CloseReason::Relay(_) => {
-                ResetCode::ConnectError
-            }
-            _ => ResetCode::Cancel,
+        let failed = matches!(
+            reason,
+            CloseReason::ClientReset | CloseReason::ServerReset | CloseReason::Relay(_)
+        );
+        send.reset(if failed {
+            ResetCode::ConnectError
+        } else {
+            ResetCode::Cancel
         });
     }
     reason

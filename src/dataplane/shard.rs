@@ -362,10 +362,6 @@ pub(crate) struct TunnelLife {
 }
 
 impl TunnelLife {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "certificates expire by wall-clock time"
-    )]
     pub(crate) fn new(own: SystemTime, peer: SystemTime) -> Self {
         Self::from(
             own.min(peer)

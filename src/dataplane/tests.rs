@@ -327,12 +327,11 @@ fn a_stopped_reader_does_not_stop_its_neighbours() {
         let block = pattern(256 * 1024, 3);
         let mut full = 0;
         while full < 100 {
-            match stalled.write(&block) {
-                Ok(_) => full = 0,
-                Err(_) => {
-                    full += 1;
-                    std::thread::yield_now();
-                }
+            if stalled.write(&block).is_ok_and(|written| written > 0) {
+                full = 0;
+            } else {
+                full += 1;
+                std::thread::yield_now();
             }
         }
         let mut client = shard.connect();

@@ -5,15 +5,15 @@
 //! Absent on purpose: DNS (a workload known by name only comes back as [`NextHop::Hostname`]) and
 //! waiting for state.
 
+mod destination;
 mod error;
 mod gateway;
-mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use self::destination::{Destination, DestinationHost};
 pub use self::error::RouteError;
-use self::upstream::{Upstream, UpstreamHost};
 use super::Random;
 use super::balance::Purpose;
 pub use crate::model::addr::Authority;
@@ -84,7 +84,7 @@ impl Route {
         let NextHop::Hostname(host, port) = &self.next_hop else {
             return Ok(self);
         };
-        let Some(ip) = upstream::choose_answer(answers, prefer_ipv6, random) else {
+        let Some(ip) = destination::choose_answer(answers, prefer_ipv6, random) else {
             return Err(RouteError::EmptyResolution(self.dialled_uid()));
         };
         let next_hop = NextHop::Address(SocketAddr::new(ip, *port));
@@ -193,7 +193,7 @@ impl Search<'_> {
             return Ok(route);
         }
         let network = &self.source().network;
-        let upstream = upstream::fetch(self, (network, address), Purpose::Standard, random)?;
+        let upstream = destination::fetch(self, (network, address), Purpose::Standard, random)?;
         self.towards((original, service), upstream, random)
     }
 
@@ -220,7 +220,7 @@ impl Search<'_> {
             None
         } else {
             let guide = original.ip();
-            upstream::of_service(self, service, (port, Purpose::Standard), guide, random)?
+            destination::of_service(self, service, (port, Purpose::Standard), guide, random)?
         };
         self.towards((original, Some(Arc::clone(service))), upstream, random)
     }
@@ -238,10 +238,10 @@ impl Search<'_> {
         let Some(Address::Workload(workload)) = self.snapshot.find_hostname(&key) else {
             return Err(RouteError::UnknownHostname(Arc::clone(host)));
         };
-        let upstream = Upstream::of_workload(workload, port, None)?;
+        let upstream = Destination::of_workload(workload, port, None)?;
         let original = match upstream.host {
-            UpstreamHost::Ip(ip) => Authority::Address(SocketAddr::new(ip, port)),
-            UpstreamHost::Hostname(_) | UpstreamHost::None => {
+            DestinationHost::Ip(ip) => Authority::Address(SocketAddr::new(ip, port)),
+            DestinationHost::Hostname(_) | DestinationHost::None => {
                 Authority::Hostname(Arc::clone(host), port)
             }
         };
@@ -252,11 +252,11 @@ impl Search<'_> {
     fn towards(
         &self,
         (original, service): (Authority, Option<Arc<Service>>),
-        upstream: Option<Upstream>,
+        upstream: Option<Destination>,
         random: Random<'_>,
     ) -> Result<Route, RouteError> {
         let Some(upstream) = upstream else {
-            return without_upstream(original, service.as_deref());
+            return without_destination(original, service.as_deref());
         };
         if upstream.workload.network != self.source().network {
             let Some(service) = service else {
@@ -273,7 +273,7 @@ impl Search<'_> {
         self.direct(upstream)
     }
 
-    fn direct(&self, upstream: Upstream) -> Result<Route, RouteError> {
+    fn direct(&self, upstream: Destination) -> Result<Route, RouteError> {
         let protocol = upstream.workload.protocol;
         let (via, dial_port) = match protocol {
             WorkloadProtocol::Tcp => (Via::Tcp, upstream.port),
@@ -293,7 +293,10 @@ impl Search<'_> {
 }
 
 /// Passthrough, unless a service was addressed that has to answer itself.
-fn without_upstream(original: Authority, service: Option<&Service>) -> Result<Route, RouteError> {
+fn without_destination(
+    original: Authority,
+    service: Option<&Service>,
+) -> Result<Route, RouteError> {
     if service.is_some_and(|service| service.balance_mode() != BalanceMode::Passthrough) {
         return Err(RouteError::NoHealthyUpstream(original));
     }

@@ -144,8 +144,10 @@ mod tests {
     use super::*;
 
     fn raise(signal: libc::c_int) {
-        // SAFETY: sends a signal to the calling thread, which has it blocked.
-        let status = unsafe { libc::pthread_kill(libc::pthread_self(), signal) };
+        // SAFETY: has no preconditions.
+        let thread = unsafe { libc::pthread_self() };
+        // SAFETY: the calling thread is alive, and has the signal blocked.
+        let status = unsafe { libc::pthread_kill(thread, signal) };
         assert_eq!(status, 0);
     }
 

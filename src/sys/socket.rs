@@ -87,10 +87,9 @@ fn set_transparent(socket: &Socket, ip: IpAddr) -> io::Result<()> {
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (fd, peer) = rustix::net::acceptfrom_with(listener, flags)?;
-    let peer = match peer.map(SocketAddr::try_from) {
-        Some(Ok(peer)) => peer,
+    let Some(Ok(peer)) = peer.map(SocketAddr::try_from) else {
         // A peer that is already gone has no name; the connection is of no use.
-        Some(Err(_)) | None => return Err(io::ErrorKind::ConnectionAborted.into()),
+        return Err(io::ErrorKind::ConnectionAborted.into());
     };
     Ok((fd, peer))
 }

@@ -29,6 +29,7 @@ with_both_drivers!(
     a_drain_ends_at_its_deadline,
     an_idle_node_ends_at_once,
     quitquitquit_drains_like_a_signal,
+    a_second_signal_ends_a_drain_at_once,
 );
 
 #[derive(Clone, Copy)]
@@ -182,4 +183,25 @@ fn quitquitquit_drains_like_a_signal(driver: Driver) {
         (200, "shutdown now\n")
     );
     assert_eq!(pair.server.process_mut().wait_end(PROMPT).code(), Some(0));
+}
+
+fn a_second_signal_ends_a_drain_at_once(driver: Driver) {
+    let options = Options::new(driver).env("CONNECTION_TERMINATION_DEADLINE", "60s");
+    let mut pair = Pair::start(CORELANE, options);
+    let _app = Server::start(&pair.server_host, SERVER_PORT, apps::echo);
+    let mut streams = live::open(&pair, SERVER_PORT, 5);
+    pair.server.process().signal(Signal::INT);
+    clock::wait_for("the end of readiness", PROMPT, || {
+        (!pair.server.is_ready()).then_some(())
+    });
+    assert_eq!(
+        live::count_working(&mut streams),
+        5,
+        "open connections work while draining"
+    );
+    pair.server.process().signal(Signal::INT);
+    let _ = pair.server.process_mut().wait_end(PROMPT);
+    clock::wait_for("the end of the cut connections", PROMPT, || {
+        (live::count_ended(&streams) == 5).then_some(())
+    });
 }

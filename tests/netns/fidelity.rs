@@ -49,6 +49,7 @@ const PHASES: [Phase; 3] = [Phase::Before, Phase::During, Phase::After];
 with_both_drivers!(
     every_kind_of_end_arrives_as_itself_through_a_tunnel,
     every_kind_of_end_arrives_as_itself_in_plain_text,
+    a_cut_between_the_nodes_resets_both_ends,
 );
 
 fn every_kind_of_end_arrives_as_itself_through_a_tunnel(driver: Driver) {
@@ -62,6 +63,20 @@ fn every_kind_of_end_arrives_as_itself_in_plain_text(driver: Driver) {
     run(&pair.client_host, &pair.outside_host, |side, event| {
         (side, event) != (Side::Server, Event::Timeout)
     });
+}
+
+fn a_cut_between_the_nodes_resets_both_ends(driver: Driver) {
+    let options = Options::new(driver)
+        .setting("timeouts.pingInterval", "1s")
+        .setting("timeouts.ping", "1s");
+    let pair = Pair::start(CORELANE, options);
+    let both = connect(&pair.client_host, &pair.server_host, Side::Client).unwrap();
+    let (mut near, mut far) = (both.ends, both.told);
+    exchange(&mut near, &mut far).unwrap();
+    near.set_read_timeout(Some(NOTICED)).unwrap();
+    capture::cut_off(&pair.server_host);
+    expect_reset(&mut near).unwrap();
+    expect_reset(&mut far).unwrap();
 }
 
 #[test]

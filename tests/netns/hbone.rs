@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
 
 use corelane_harness::apps::{self, Server};
+use corelane_harness::clock;
 use corelane_harness::hosts::Family;
 use corelane_harness::node::{Driver, Node, REPORT_LIMIT};
 use corelane_harness::pair::{
     CLIENT_ID, Options, Pair, SERVER_ID, SERVER_PORT, SERVICE_PORT, SERVICE_V4, SERVICE_V6,
 };
 
-use crate::CORELANE;
+use crate::{CORELANE, live};
 
 const REQUEST: &[u8] = b"hello world";
 const ANSWER: &[u8] = b"hello worldhello world";
@@ -23,6 +24,8 @@ with_both_drivers!(
     the_application_sees_the_clients_address,
     a_large_transfer_is_intact_in_both_directions,
     connections_share_a_tunnel,
+    closed_connections_leave_no_descriptor,
+    a_node_without_ipv6_serves_ipv4,
 );
 
 fn bytes_metrics_and_logs_agree_over_ipv4(driver: Driver) {
@@ -203,4 +206,51 @@ fn connections_share_a_tunnel(driver: Driver) {
     drop(streams);
     pair.client
         .wait_metric("istio_tcp_sockets_open", &[("reporter", "source")], 0);
+}
+
+fn closed_connections_leave_no_descriptor(driver: Driver) {
+    const CONNECTIONS: usize = 200;
+    let pair = Pair::start(CORELANE, Options::new(driver));
+    let _app = Server::start(&pair.server_host, SERVER_PORT, apps::echo);
+    // The first round opens what stays open: the tunnels of each shard.
+    drop(live::open(&pair, SERVER_PORT, CONNECTIONS));
+    let settled = |node: &Node| {
+        let labels = [("reporter", "source")];
+        pair.client
+            .wait_metric("istio_tcp_sockets_open", &labels, 0);
+        node.process().descriptors()
+    };
+    let before = [&pair.client, &pair.server].map(settled);
+    for _ in 0..3 {
+        drop(live::open(&pair, SERVER_PORT, CONNECTIONS));
+    }
+    let nodes = [(&pair.client, before[0]), (&pair.server, before[1])];
+    for (node, before) in nodes {
+        // A tunnel more or less may be open; a descriptor for each connection may not.
+        let tolerated = before + CONNECTIONS as u64 / 10;
+        clock::wait_for("descriptors to be closed", REPORT_LIMIT, || {
+            (node.process().descriptors() <= tolerated).then_some(())
+        });
+    }
+}
+
+fn a_node_without_ipv6_serves_ipv4(driver: Driver) {
+    let pair = Pair::start(CORELANE, Options::new(driver).env("IPV6_ENABLED", "false"));
+    let _app = Server::start(&pair.server_host, SERVER_PORT, apps::double);
+    let to = pair.server_at(Family::V4, SERVER_PORT);
+    let answer = pair
+        .client_host
+        .enter(|| apps::exchange(to, REQUEST))
+        .unwrap();
+    assert_eq!(answer, ANSWER);
+    let _ = pair
+        .server
+        .wait_access_line("connection complete", &[("src.identity", CLIENT_ID)]);
+    // Nothing listens for captured IPv6.
+    let to = pair.server_at(Family::V6, SERVER_PORT);
+    assert!(
+        pair.client_host
+            .enter(|| apps::exchange(to, REQUEST))
+            .is_err()
+    );
 }

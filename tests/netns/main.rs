@@ -59,8 +59,12 @@ mod loops;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod operate;
+#[cfg(test)]
 mod passthrough;
 #[cfg(test)]
 mod recheck;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod socks;

@@ -43,13 +43,19 @@ impl Backend {
     /// Serves a listener, and a second one where there are two ways in.
     pub(super) fn start(listener: TcpListener, second: Option<TcpListener>) -> io::Result<Self> {
         let (address, shared) = (listener.local_addr()?, Arc::new(Shared::default()));
-        let mut backend = Self { address, shared, threads: Vec::new() };
+        let mut backend = Self {
+            address,
+            shared,
+            threads: Vec::new(),
+        };
         for listener in std::iter::once(listener).chain(second) {
             // Also bounds accept(2), so that the thread notices the stop (socket(7)).
             SockRef::from(&listener).set_read_timeout(Some(STOP_INTERVAL))?;
             let shared = Arc::clone(&backend.shared);
             let thread = std::thread::Builder::new().name("demo-backend".to_owned());
-            backend.threads.push(thread.spawn(move || accept(&listener, &shared))?);
+            backend
+                .threads
+                .push(thread.spawn(move || accept(&listener, &shared))?);
         }
         Ok(backend)
     }
@@ -117,7 +123,12 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             }
         }
         if waiting.len() > HEAD_BYTES_MAX {
-            respond(&mut stream, "431 Request Header Fields Too Large", "too long\n", true)?;
+            respond(
+                &mut stream,
+                "431 Request Header Fields Too Large",
+                "too long\n",
+                true,
+            )?;
             return Ok(());
         }
         match stream.read(&mut piece) {
@@ -161,7 +172,13 @@ fn answer(stream: &mut TcpStream, head: &[u8], shared: &Shared) -> io::Result<bo
 /// The number in `/bulk/BYTES`.
 fn bulk_length(path: &str) -> Option<Result<u64, ()>> {
     let number = path.strip_prefix("/bulk/")?;
-    Some(number.parse().ok().filter(|length| *length <= BULK_BYTES_MAX).ok_or(()))
+    Some(
+        number
+            .parse()
+            .ok()
+            .filter(|length| *length <= BULK_BYTES_MAX)
+            .ok_or(()),
+    )
 }
 
 fn head(status: &str, length: u64, close: bool) -> String {
@@ -235,11 +252,17 @@ mod tests {
             ("GET /nothing HTTP/1.1\r\nConnection: close\r\n\r\n", "404"),
             ("POST / HTTP/1.1\r\n\r\n", "405"),
             ("GET /bulk/x HTTP/1.1\r\nConnection: close\r\n\r\n", "400"),
-            ("GET /bulk/99999999999 HTTP/1.1\r\nConnection: close\r\n\r\n", "400"),
+            (
+                "GET /bulk/99999999999 HTTP/1.1\r\nConnection: close\r\n\r\n",
+                "400",
+            ),
             ("nonsense\r\n\r\n", "400"),
         ] {
             let answer = exchange(&backend, request);
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request:?}: {answer}");
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}")),
+                "{request:?}: {answer}"
+            );
         }
     }
 

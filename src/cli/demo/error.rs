@@ -22,7 +22,10 @@ pub(super) enum DemoError {
     Pki(#[from] WriteError),
     /// A node ended although nobody asked it to.
     #[error("{node} ended by itself ({status})")]
-    NodeEnded { node: &'static str, status: ExitStatus },
+    NodeEnded {
+        node: &'static str,
+        status: ExitStatus,
+    },
     /// A node did not end in order.
     #[error("{node} was asked to end and {outcome}")]
     NodeStop { node: &'static str, outcome: String },
@@ -55,6 +58,9 @@ impl DemoError {
 
     /// States a contradiction.
     pub(super) fn unexpected(expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::Unexpected { expected: expected.into(), found: found.into() }
+        Self::Unexpected {
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 }

@@ -85,7 +85,10 @@ pub(super) fn get(
     path: &str,
     watch: &Watch,
 ) -> Result<(u16, Vec<u8>), DemoError> {
-    let failed = |source| DemoError::Io { what: format!("ask for {path}"), source };
+    let failed = |source| DemoError::Io {
+        what: format!("ask for {path}"),
+        source,
+    };
     let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let mut answer = Vec::new();
@@ -103,8 +106,8 @@ pub(super) fn get(
         }
         answer.extend_from_slice(&piece[..read]);
     };
-    let response = parse_response(&answer[..head])
-        .ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+    let response =
+        parse_response(&answer[..head]).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
     let mut body = answer.split_off(head);
     let wanted = response.length.map_or(u64::MAX, |length| length);
     while (body.len() as u64) < wanted {
@@ -148,10 +151,17 @@ mod tests {
     #[test]
     fn a_request_is_read_and_its_wish_to_close_understood() {
         let keep = parse_request(b"GET /bulk/7 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        assert_eq!((keep.method.as_str(), keep.path.as_str()), ("GET", "/bulk/7"));
+        assert_eq!(
+            (keep.method.as_str(), keep.path.as_str()),
+            ("GET", "/bulk/7")
+        );
         assert!(!keep.close);
         assert!(parse_request(b"GET / HTTP/1.0\r\n\r\n").unwrap().close);
-        assert!(parse_request(b"GET / HTTP/1.1\r\nconnection: Close\r\n\r\n").unwrap().close);
+        assert!(
+            parse_request(b"GET / HTTP/1.1\r\nconnection: Close\r\n\r\n")
+                .unwrap()
+                .close
+        );
     }
 
     #[test]
@@ -164,17 +174,37 @@ mod tests {
             b"\xff\xfe / HTTP/1.1\r\n\r\n",
             b"",
         ] {
-            assert_eq!(parse_request(head), None, "{:?}", String::from_utf8_lossy(head));
+            assert_eq!(
+                parse_request(head),
+                None,
+                "{:?}",
+                String::from_utf8_lossy(head)
+            );
         }
     }
 
     #[test]
     fn a_response_tells_status_and_length() {
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n";
-        assert_eq!(parse_response(head), Some(Response { status: 200, length: Some(42) }));
+        assert_eq!(
+            parse_response(head),
+            Some(Response {
+                status: 200,
+                length: Some(42)
+            })
+        );
         let open = b"HTTP/1.1 503 Service Unavailable\r\n\r\n";
-        assert_eq!(parse_response(open), Some(Response { status: 503, length: None }));
-        assert_eq!(parse_response(b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n"), None);
+        assert_eq!(
+            parse_response(open),
+            Some(Response {
+                status: 503,
+                length: None
+            })
+        );
+        assert_eq!(
+            parse_response(b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n"),
+            None
+        );
         assert_eq!(parse_response(b"SSH-2.0-x\r\n\r\n"), None);
     }
 

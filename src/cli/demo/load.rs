@@ -60,14 +60,16 @@ pub(super) type Asked = Result<io::Result<Answer>, DemoError>;
 
 impl<'a> Client<'a> {
     /// Prepares a connected stream.
-    pub(super) fn new(
-        stream: TcpStream,
-        meter: &'a Meter,
-        watch: &'a Watch,
-    ) -> io::Result<Self> {
+    pub(super) fn new(stream: TcpStream, meter: &'a Meter, watch: &'a Watch) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(READ_TIMEOUT))?;
-        Ok(Self { stream, meter, watch, piece: vec![0; PIECE_BYTES], waiting: Vec::new() })
+        Ok(Self {
+            stream,
+            meter,
+            watch,
+            piece: vec![0; PIECE_BYTES],
+            waiting: Vec::new(),
+        })
     }
 
     /// Sends one request and reads its whole answer.
@@ -80,7 +82,9 @@ impl<'a> Client<'a> {
         if let Err(error) = self.stream.write_all(request) {
             return Ok(Err(error));
         }
-        self.meter.sent.set(self.meter.sent.get() + request.len() as u64);
+        self.meter
+            .sent
+            .set(self.meter.sent.get() + request.len() as u64);
         let response = match self.head()? {
             Ok(response) => response,
             Err(error) => return Ok(Err(error)),
@@ -88,7 +92,9 @@ impl<'a> Client<'a> {
         let Some(length) = response.length else {
             return Ok(Err(io::ErrorKind::InvalidData.into()));
         };
-        let here = usize::try_from(length).unwrap_or(usize::MAX).min(self.waiting.len());
+        let here = usize::try_from(length)
+            .unwrap_or(usize::MAX)
+            .min(self.waiting.len());
         let mut beginning = text(&self.waiting[..here]);
         self.waiting.drain(..here);
         let mut left = length - here as u64;
@@ -104,7 +110,11 @@ impl<'a> Client<'a> {
             self.waiting.extend_from_slice(&self.piece[used..read]);
             left -= used as u64;
         }
-        Ok(Ok(Answer { status: response.status, length, beginning }))
+        Ok(Ok(Answer {
+            status: response.status,
+            length,
+            beginning,
+        }))
     }
 
     fn head(&mut self) -> Result<io::Result<Response>, DemoError> {
@@ -131,7 +141,9 @@ impl<'a> Client<'a> {
             Ok(read) => read,
             Err(error) => return Ok(Err(error)),
         };
-        self.meter.received.set(self.meter.received.get() + read as u64);
+        self.meter
+            .received
+            .set(self.meter.received.get() + read as u64);
         Ok(Ok(read))
     }
 
@@ -139,10 +151,14 @@ impl<'a> Client<'a> {
     fn expect(&mut self, path: &str) -> Result<Answer, DemoError> {
         match self.ask(path)? {
             Ok(answer) if answer.status == 200 => Ok(answer),
-            Ok(answer) => {
-                Err(DemoError::unexpected(format!("200 for {path}"), answer.status.to_string()))
-            }
-            Err(source) => Err(DemoError::Io { what: format!("fetch {path}"), source }),
+            Ok(answer) => Err(DemoError::unexpected(
+                format!("200 for {path}"),
+                answer.status.to_string(),
+            )),
+            Err(source) => Err(DemoError::Io {
+                what: format!("fetch {path}"),
+                source,
+            }),
         }
     }
 
@@ -182,7 +198,10 @@ fn text(body: &[u8]) -> String {
     String::from_utf8_lossy(&body[..body.len().min(BEGINNING_BYTES)]).into_owned()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a rate is shown with three digits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a rate is shown with three digits"
+)]
 const fn bits(bytes: u64) -> f64 {
     bytes as f64 * 8.0
 }
@@ -217,7 +236,10 @@ impl Latencies {
     /// The time that `percent` of the requests did not exceed (nearest rank); zero without any.
     pub(super) fn percentile(&self, percent: usize) -> Duration {
         let rank = (self.sorted.len() * percent).div_ceil(100);
-        self.sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+        self.sorted
+            .get(rank.saturating_sub(1))
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -252,7 +274,10 @@ mod tests {
         let request = "GET / HTTP/1.1\r\nHost: server\r\n\r\n".len() as u64;
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 26\r\n\
                     Connection: keep-alive\r\n\r\n";
-        assert_eq!(meter.totals(), (request, (head.len() + GREETING.len()) as u64));
+        assert_eq!(
+            meter.totals(),
+            (request, (head.len() + GREETING.len()) as u64)
+        );
         let bulk = client.ask("/bulk/300000").unwrap().unwrap();
         assert_eq!(bulk.length, 300_000);
         assert!(meter.totals().1 > 300_000);

@@ -23,7 +23,10 @@ impl Line {
 
     /// Value of a field.
     pub(super) fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether the field has that value.
@@ -81,7 +84,10 @@ mod tests {
     #[test]
     fn an_access_line_is_taken_apart() {
         let line = Line::parse(LINE).unwrap();
-        assert_eq!((line.scope.as_str(), line.message.as_str()), ("access", "connection complete"));
+        assert_eq!(
+            (line.scope.as_str(), line.message.as_str()),
+            ("access", "connection complete")
+        );
         assert_eq!(line.field("src.addr"), Some("127.0.0.1:40000"));
         assert!(line.has("src.identity", "spiffe://cluster.local/ns/a/sa/c"));
         assert_eq!(line.field("error"), Some("a \"quoted\" word"));

@@ -12,7 +12,10 @@ pub(super) fn sum(page: &str, name: &str, labels: &[(&str, &str)]) -> u64 {
     let matching = page.lines().filter_map(parse).filter(|sample| {
         sample.name == name
             && labels.iter().all(|(label, value)| {
-                sample.labels.iter().any(|(own, text)| own == label && text == value)
+                sample
+                    .labels
+                    .iter()
+                    .any(|(own, text)| own == label && text == value)
             })
     });
     matching.map(|sample| sample.value).sum()
@@ -20,15 +23,24 @@ pub(super) fn sum(page: &str, name: &str, labels: &[(&str, &str)]) -> u64 {
 
 /// The first value of `label` in a sample called `name`.
 pub(super) fn label(page: &str, name: &str, label: &str) -> Option<String> {
-    let mut samples = page.lines().filter_map(parse).filter(|sample| sample.name == name);
+    let mut samples = page
+        .lines()
+        .filter_map(parse)
+        .filter(|sample| sample.name == name);
     samples.find_map(|sample| {
-        sample.labels.into_iter().find(|(own, _)| *own == label).map(|(_, text)| text)
+        sample
+            .labels
+            .into_iter()
+            .find(|(own, _)| *own == label)
+            .map(|(_, text)| text)
     })
 }
 
 /// Number of samples on a page.
 pub(super) fn count(page: &str) -> usize {
-    page.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count()
+    page.lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .count()
 }
 
 fn parse(line: &str) -> Option<Sample<'_>> {
@@ -48,7 +60,11 @@ fn parse(line: &str) -> Option<Sample<'_>> {
     let value = rest.split_whitespace().next()?;
     // Counts are printed as whole numbers; what is not (a duration) is of no use here.
     let value = value.strip_suffix(".0").unwrap_or(value).parse().ok()?;
-    Some(Sample { name, labels, value })
+    Some(Sample {
+        name,
+        labels,
+        value,
+    })
 }
 
 /// Reads `a="1",b="2"} 3` up to the brace.
@@ -100,7 +116,10 @@ mod tests {
 
     #[test]
     fn a_label_of_a_sample_is_found() {
-        assert_eq!(label(PAGE, "x_total", "reporter").as_deref(), Some("source"));
+        assert_eq!(
+            label(PAGE, "x_total", "reporter").as_deref(),
+            Some("source")
+        );
         assert_eq!(label(PAGE, "x_total", "nobody"), None);
     }
 

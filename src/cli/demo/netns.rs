@@ -44,11 +44,7 @@ pub(super) struct Namespaces {
 }
 
 /// Starts everything in namespaces of its own.
-pub(super) fn world(
-    scratch: &Scratch,
-    program: &Path,
-    watch: &Watch,
-) -> Result<World, DemoError> {
+pub(super) fn world(scratch: &Scratch, program: &Path, watch: &Watch) -> Result<World, DemoError> {
     let namespaces = Namespaces::make()?;
     let enter = |name: &str| {
         Place::namespace(name).map_err(DemoError::io(format!("open the namespace {name}")))
@@ -59,7 +55,9 @@ pub(super) fn world(
     }
     let listen = |port| {
         let address = SocketAddr::new(SERVER.into(), port);
-        servers.listen(address).map_err(DemoError::io(format!("listen on {address}")))
+        servers
+            .listen(address)
+            .map_err(DemoError::io(format!("listen on {address}")))
     };
     let backend = Backend::start(listen(SERVER_PORT)?, Some(listen(DIRECT_PORT)?))
         .map_err(DemoError::io("start the demo's HTTP server"))?;
@@ -80,10 +78,13 @@ pub(super) fn world(
         b,
         backend,
         clients,
-        tunnel: Tunnel::Capture { service: SocketAddr::new(VIP.into(), SERVICE_PORT) },
+        tunnel: Tunnel::Capture {
+            service: SocketAddr::new(VIP.into(), SERVICE_PORT),
+        },
         direct: SocketAddr::new(SERVER.into(), DIRECT_PORT),
         earlier: (0, 0),
         namespaces: Some(namespaces),
+        _claim: None,
     })
 }
 
@@ -150,7 +151,10 @@ impl Namespaces {
         }
         let pid = std::process::id();
         let made = Self {
-            names: [format!("corelane-demo-{pid}-a"), format!("corelane-demo-{pid}-b")],
+            names: [
+                format!("corelane-demo-{pid}-a"),
+                format!("corelane-demo-{pid}-b"),
+            ],
             removed: false,
         };
         let [a, b] = &made.names;
@@ -166,9 +170,15 @@ impl Namespaces {
             script += &format!("link set lo up\nlink set {CABLE} up\n");
             script += &format!("addr add {address}/{PREFIX} dev {CABLE}\n");
             script += &format!("route add default dev {CABLE}\n");
-            feed(Command::new("ip").args(["-n", name, "-batch", "-"]), &script)?;
+            feed(
+                Command::new("ip").args(["-n", name, "-batch", "-"]),
+                &script,
+            )?;
             let rules = capture_rules();
-            feed(Command::new("ip").args(["netns", "exec", name, "nft", "-f", "-"]), &rules)?;
+            feed(
+                Command::new("ip").args(["netns", "exec", name, "nft", "-f", "-"]),
+                &rules,
+            )?;
         }
         Ok(made)
     }
@@ -183,9 +193,13 @@ impl Namespaces {
             "addr flush dev {CABLE}\naddr add {address}/{PREFIX} dev {CABLE}\n\
              route replace default dev {CABLE}\n"
         );
-        feed(Command::new("ip").args(["-n", &self.names[0], "-batch", "-"]), &script)?;
+        feed(
+            Command::new("ip").args(["-n", &self.names[0], "-batch", "-"]),
+            &script,
+        )?;
         let mut plan = plan.clone();
-        plan.environment.insert("PROXY_WORKLOAD_INFO", workload_info(who));
+        plan.environment
+            .insert("PROXY_WORKLOAD_INFO", workload_info(who));
         plan.endpoints.stats.set_ip(address.into());
         plan.endpoints.readiness.set_ip(address.into());
         Ok(plan)
@@ -193,7 +207,9 @@ impl Namespaces {
 
     /// What to put before a command so that it runs beside node A, or beside node B.
     pub(super) fn prefixes(&self) -> [String; 2] {
-        self.names.each_ref().map(|name| format!("ip netns exec {name} "))
+        self.names
+            .each_ref()
+            .map(|name| format!("ip netns exec {name} "))
     }
 
     /// Removes both; the cable goes with them.
@@ -249,7 +265,10 @@ fn ip(arguments: &[&str]) -> Result<(), DemoError> {
 /// Runs a tool of the system with that input.
 fn feed(command: &mut Command, input: &str) -> Result<(), DemoError> {
     let shown = format!("{command:?}").replace('"', "");
-    let failed = |why: String| DemoError::Tool { command: shown.clone(), why };
+    let failed = |why: String| DemoError::Tool {
+        command: shown.clone(),
+        why,
+    };
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -260,7 +279,9 @@ fn feed(command: &mut Command, input: &str) -> Result<(), DemoError> {
         // A tool that has read enough to fail says why on its standard error.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    let output = child
+        .wait_with_output()
+        .map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
         Ok(())
     } else {

@@ -61,8 +61,15 @@ pub(super) struct Node {
 impl Node {
     /// Starts the process and waits until it says that it is ready.
     pub(super) fn start(plan: NodePlan, watch: &Watch) -> Result<Self, DemoError> {
-        let failed = |source| DemoError::Io { what: format!("start {}", plan.name), source };
-        let log = File::options().create(true).append(true).open(&plan.log).map_err(failed)?;
+        let failed = |source| DemoError::Io {
+            what: format!("start {}", plan.name),
+            source,
+        };
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&plan.log)
+            .map_err(failed)?;
         let mut command = plan.place.command(&plan.program);
         command
             .arg("proxy")
@@ -77,7 +84,11 @@ impl Node {
             .process_group(0);
         sys::process::release_child(&mut command);
         let child = command.spawn().map_err(failed)?;
-        let mut node = Self { plan, child, ended: None };
+        let mut node = Self {
+            plan,
+            child,
+            ended: None,
+        };
         let what = format!("readiness of {}", node.plan.name);
         watch.until(&what, READY_LIMIT, || {
             node.check_alive()?;
@@ -93,10 +104,16 @@ impl Node {
 
     /// Fails when the process has ended.
     pub(super) fn check_alive(&mut self) -> Result<(), DemoError> {
-        let status = self.child.try_wait().map_err(DemoError::io("ask for a node's state"))?;
+        let status = self
+            .child
+            .try_wait()
+            .map_err(DemoError::io("ask for a node's state"))?;
         self.ended = status;
         match status {
-            Some(status) => Err(DemoError::NodeEnded { node: self.plan.name, status }),
+            Some(status) => Err(DemoError::NodeEnded {
+                node: self.plan.name,
+                status,
+            }),
             None => Ok(()),
         }
     }
@@ -119,12 +136,15 @@ impl Node {
             .plan
             .place
             .connect(stats)
-            .map_err(DemoError::io(format!("reach the metrics of {name} at {stats}")))?;
+            .map_err(DemoError::io(format!(
+                "reach the metrics of {name} at {stats}"
+            )))?;
         match http::get(stream, "/metrics", watch)? {
             (200, body) => Ok(String::from_utf8_lossy(&body).into_owned()),
-            (status, _) => {
-                Err(DemoError::unexpected(format!("200 from {stats}/metrics"), status.to_string()))
-            }
+            (status, _) => Err(DemoError::unexpected(
+                format!("200 from {stats}/metrics"),
+                status.to_string(),
+            )),
         }
     }
 
@@ -138,7 +158,10 @@ impl Node {
         let what = format!("a line about {what} in the log of {}", self.plan.name);
         watch.until(&what, LINE_LIMIT, || {
             let text = self.log().map_err(DemoError::io("read a node's log"))?;
-            Ok(text.lines().filter_map(Line::parse).find(|line| wanted(line)))
+            Ok(text
+                .lines()
+                .filter_map(Line::parse)
+                .find(|line| wanted(line)))
         })
     }
 
@@ -161,14 +184,18 @@ impl Node {
         let node = self.plan.name;
         match outcome {
             Ok(Some(status)) if status.success() => Ok(()),
-            Ok(Some(status)) => {
-                Err(DemoError::NodeStop { node, outcome: format!("ended with {status}") })
-            }
+            Ok(Some(status)) => Err(DemoError::NodeStop {
+                node,
+                outcome: format!("ended with {status}"),
+            }),
             Ok(None) => {
                 let outcome = format!("was still running after {STOP_LIMIT:?}, so it was killed");
                 Err(DemoError::NodeStop { node, outcome })
             }
-            Err(source) => Err(DemoError::Io { what: format!("wait for {node}"), source }),
+            Err(source) => Err(DemoError::Io {
+                what: format!("wait for {node}"),
+                source,
+            }),
         }
     }
 

@@ -37,7 +37,10 @@ impl Out {
     /// Colour only on a terminal, and only if the user does not object; `quiet` drops the story
     /// because a machine reads the output.
     pub(super) fn new(no_color: bool, quiet: bool) -> Self {
-        Self { colour: !no_color && !quiet && io::stdout().is_terminal(), quiet }
+        Self {
+            colour: !no_color && !quiet && io::stdout().is_terminal(),
+            quiet,
+        }
     }
 
     /// One line of the story.
@@ -76,7 +79,10 @@ mod tests {
         for out in [Out::new(true, false), Out::new(false, true)] {
             assert_eq!(out.paint(Look::Bad, "refused"), "refused");
         }
-        let colourful = Out { colour: true, quiet: false };
+        let colourful = Out {
+            colour: true,
+            quiet: false,
+        };
         assert_eq!(colourful.paint(Look::Good, "ok"), "\u{1b}[32mok\u{1b}[0m");
     }
 }

@@ -32,11 +32,17 @@ impl Place {
     /// A namespace that `ip netns add` has made.
     pub(super) fn namespace(name: &str) -> io::Result<Self> {
         let handle = Arc::new(File::open(format!("/run/netns/{name}"))?);
-        Ok(Self::Namespace { name: name.to_owned(), handle })
+        Ok(Self::Namespace {
+            name: name.to_owned(),
+            handle,
+        })
     }
 
     /// Runs `work` there. Sockets it makes stay in that network wherever they are used later.
-    pub(super) fn enter<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    pub(super) fn enter<T: Send>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send,
+    ) -> io::Result<T> {
         match self {
             Self::Host => work(),
             // A thread cannot leave a namespace without the right to enter the old one again, so
@@ -46,7 +52,9 @@ impl Place {
                     sys::netns::enter(handle.as_fd())?;
                     work()
                 });
-                there.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+                there
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
             }),
         }
     }

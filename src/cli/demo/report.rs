@@ -33,17 +33,33 @@ impl Report {
         };
         self.heading(&format!("Two Corelane nodes, {place}"));
         for node in nodes {
-            let NodeFacts { name, pid, part, shards, driver, .. } = node;
-            self.row(name, &format!("{part}; process {pid}, {shards} shards on {driver}"));
+            let NodeFacts {
+                name,
+                pid,
+                part,
+                shards,
+                driver,
+                ..
+            } = node;
+            self.row(
+                name,
+                &format!("{part}; process {pid}, {shards} shards on {driver}"),
+            );
             if !node.driver_fallback.is_empty() {
                 self.row("", &format!("(not io_uring: {})", node.driver_fallback));
             }
         }
         let server = world.backend.address();
-        self.row("server", &format!("plain HTTP/1.1 on {server}; knows nothing of TLS"));
+        self.row(
+            "server",
+            &format!("plain HTTP/1.1 on {server}; knows nothing of TLS"),
+        );
         self.row("clients", "web-client and intruder; plain HTTP/1.1 too");
         if cfg!(debug_assertions) {
-            self.row("", "(a debug build: slow. `cargo run --release -- demo` shows real speed)");
+            self.row(
+                "",
+                "(a debug build: slow. `cargo run --release -- demo` shows real speed)",
+            );
         }
     }
 
@@ -76,13 +92,19 @@ impl Report {
     pub(super) fn refused(self, refused: &Refused) {
         let verdict = self.out.paint(Look::Bad, "refused");
         self.heading(&format!("2. {} asks the same: {verdict}", refused.client));
-        self.row("answer", &format!("none; the client sees: {}", refused.client_saw));
+        self.row(
+            "answer",
+            &format!("none; the client sees: {}", refused.client_saw),
+        );
         self.row("from", &refused.source_identity);
         self.row("to", &refused.destination_identity);
         self.row("rule", &format!("policy {} matches", refused.policy));
         self.row("node B", &refused.reason);
         self.row("node A", &refused.client_node_saw);
-        self.row("server", &format!("reached by {} connections", refused.reached_server));
+        self.row(
+            "server",
+            &format!("reached by {} connections", refused.reached_server),
+        );
     }
 
     /// Bridges the seconds in which nothing is said.
@@ -92,22 +114,47 @@ impl Report {
 
     /// How fast it went.
     pub(super) fn speed(self, speed: &Comparison) {
-        let Comparison { rounds, direct, tunnel } = speed;
+        let Comparison {
+            rounds,
+            direct,
+            tunnel,
+        } = speed;
         let row = |name: &str, direct: String, tunnel: String| {
-            self.out.line(format!("   {name:<22} {direct:>14} {tunnel:>14}"));
+            self.out
+                .line(format!("   {name:<22} {direct:>14} {tunnel:>14}"));
         };
-        row(&format!("median of {rounds}"), "direct".to_owned(), "tunnel".to_owned());
+        row(
+            &format!("median of {rounds}"),
+            "direct".to_owned(),
+            "tunnel".to_owned(),
+        );
         let gbit = |value: f64| format!("{value:.1} Gbit/s");
-        row("bulk download", gbit(direct.bulk_gbit_per_s), gbit(tunnel.bulk_gbit_per_s));
+        row(
+            "bulk download",
+            gbit(direct.bulk_gbit_per_s),
+            gbit(tunnel.bulk_gbit_per_s),
+        );
         let rate = |value: f64| format!("{value:.0} /s");
-        row("requests, one by one", rate(direct.requests_per_s), rate(tunnel.requests_per_s));
+        row(
+            "requests, one by one",
+            rate(direct.requests_per_s),
+            rate(tunnel.requests_per_s),
+        );
         let micros = |value: f64| format!("{value:.0} us");
-        row("time of a request, p50", micros(direct.p50_us), micros(tunnel.p50_us));
-        row("time of a request, p99", micros(direct.p99_us), micros(tunnel.p99_us));
+        row(
+            "time of a request, p50",
+            micros(direct.p50_us),
+            micros(tunnel.p50_us),
+        );
+        row(
+            "time of a request, p99",
+            micros(direct.p99_us),
+            micros(tunnel.p99_us),
+        );
     }
 
     /// Whether the counts agree.
-    pub(super) fn bytes(self, bytes: &Bytes, samples: usize) {
+    pub(super) fn bytes(self, bytes: &Bytes, nodes: &[NodeFacts]) {
         self.heading("4. Every byte is accounted for");
         let Bytes { sent, received, .. } = *bytes;
         self.row(
@@ -115,7 +162,12 @@ impl Report {
             &format!("sent {} B, received {} B", grouped(sent), grouped(received)),
         );
         self.row("node A, B", "count exactly the same");
-        self.row("metrics", &format!("{samples} samples on the nodes' /metrics pages"));
+        for (title, NodeFacts { metrics, admin, .. }) in ["look at", ""].iter().zip(nodes) {
+            self.row(
+                title,
+                &format!("http://{metrics}/metrics and http://{admin}/status"),
+            );
+        }
     }
 
     /// Where to look, while it still runs.
@@ -130,20 +182,27 @@ impl Report {
         use super::setup::Who;
         match world.tunnel {
             Tunnel::Forwards { .. } => {
-                self.out.line(format!("   curl http://{}/", entrance(Who::WebClient)));
-                self.out.line(format!("   curl http://{}/", entrance(Who::Intruder)));
+                self.out
+                    .line(format!("   curl http://{}/", entrance(Who::WebClient)));
+                self.out
+                    .line(format!("   curl http://{}/", entrance(Who::Intruder)));
             }
             Tunnel::Capture { service } => {
                 self.out.line(format!("   {client}curl http://{service}/"));
             }
         }
         for (node, enter) in nodes.iter().zip(&enter) {
-            self.out.line(format!("   {enter}curl http://{}/metrics", node.metrics));
-            self.out.line(format!("   {enter}curl http://{}/config_dump", node.admin));
+            self.out
+                .line(format!("   {enter}curl http://{}/metrics", node.metrics));
+            self.out
+                .line(format!("   {enter}curl http://{}/config_dump", node.admin));
             self.out.line(format!("   tail -f {}", node.log));
         }
         let state = world.b.plan.folder.join(super::setup::STATE_FILE);
-        self.out.line(format!("   $EDITOR {}   (nodes follow at once)", state.display()));
+        self.out.line(format!(
+            "   $EDITOR {}   (nodes follow at once)",
+            state.display()
+        ));
         self.out.line("   Ctrl-C here ends everything.");
     }
 
@@ -155,7 +214,8 @@ impl Report {
             "{good} after {:.1} s. Both nodes have ended; nothing is left behind.",
             facts.seconds
         ));
-        self.out.line("Run it with --keep to look around while the nodes are up.");
+        self.out
+            .line("Run it with --keep to look around while the nodes are up.");
     }
 
     /// The end of any other.

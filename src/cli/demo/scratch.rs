@@ -41,7 +41,12 @@ impl Scratch {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?;
         file.write_all(text.as_bytes())?;
         Ok(path)
     }
@@ -73,8 +78,14 @@ mod tests {
     fn keys_are_private_and_nothing_stays_behind() {
         let scratch = Scratch::new().unwrap();
         let file = scratch.write("ids/a/tls.key", "secret").unwrap();
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(scratch.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::metadata(scratch.path()).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
         let path = scratch.path().to_owned();
         drop(scratch);
         assert!(!path.exists());
@@ -92,8 +103,11 @@ mod tests {
         scratch.write("b.log", "").unwrap();
         scratch.write("a.log", "").unwrap();
         scratch.write("state.yaml", "").unwrap();
-        let names: Vec<_> =
-            scratch.logs().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        let names: Vec<_> = scratch
+            .logs()
+            .iter()
+            .map(|path| path.file_name().unwrap().to_owned())
+            .collect();
         assert_eq!(names, ["a.log", "b.log"]);
     }
 }

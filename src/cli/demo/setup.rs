@@ -168,7 +168,11 @@ pub(super) fn configuration(
 ) -> String {
     let state = quoted(&folder.join(STATE_FILE));
     let identities = quoted(&folder.join(IDENTITY_FOLDER));
-    let Endpoints { admin, stats, readiness } = endpoints;
+    let Endpoints {
+        admin,
+        stats,
+        readiness,
+    } = endpoints;
     let inbound = inbound.map_or_else(|| "off".to_owned(), |address| address.to_string());
     let mut text = format!(
         "# Made by `corelane demo`.
@@ -214,10 +218,15 @@ mod tests {
     use crate::config::check::check;
     use crate::config::raw::{RawConfig, Sources};
     use crate::config::{ForwardTarget, NodeMode};
+    use crate::control::local_state::parse;
 
     fn endpoints() -> Endpoints {
         let at = |port| SocketAddr::from(([127, 0, 1, 1], port));
-        Endpoints { admin: at(15_000), stats: at(15_020), readiness: at(15_021) }
+        Endpoints {
+            admin: at(15_000),
+            stats: at(15_020),
+            readiness: at(15_021),
+        }
     }
 
     #[test]
@@ -238,15 +247,51 @@ mod tests {
             assert_eq!(config.mode, NodeMode::Node);
             assert_eq!(config.node_name.as_deref(), Some(node));
             assert_eq!(config.listeners.inbound, inbound);
-            assert_eq!((config.listeners.outbound, config.listeners.socks5), (None, None));
+            assert_eq!(
+                (config.listeners.outbound, config.listeners.socks5),
+                (None, None)
+            );
             assert_eq!(config.listeners.forwards.len(), forwards.len());
             if let Some(first) = config.listeners.forwards.first() {
                 assert_eq!(first.listen, forward);
-                assert_eq!(first.to, ForwardTarget::Hostname(SERVICE.into(), SERVICE_PORT));
+                assert_eq!(
+                    first.to,
+                    ForwardTarget::Hostname(SERVICE.into(), SERVICE_PORT)
+                );
                 let account = first.as_workload.as_ref().unwrap();
                 assert_eq!(&*account.service_account, "web-client");
             }
         }
+    }
+
+    #[test]
+    fn the_state_is_taken_without_a_word_of_warning() {
+        let mesh = Mesh {
+            web_client: [127, 0, 1, 10].into(),
+            intruder: [127, 0, 1, 11].into(),
+            server: SocketAddr::from(([127, 0, 2, 1], 4000)),
+            vip: [127, 0, 2, 80].into(),
+        };
+        let state = parse(&state(&mesh), "state.yaml").unwrap();
+        assert!(state.warnings.is_empty(), "{:?}", state.warnings);
+        let names: Vec<_> = state
+            .workloads
+            .iter()
+            .map(|workload| &*workload.name)
+            .collect();
+        assert_eq!(names, ["web-client", "intruder", "server"]);
+        for (workload, who) in state.workloads.iter().zip(Who::ALL) {
+            assert_eq!(workload.identity(), who.identity());
+        }
+        let policies: Vec<_> = state.policies.iter().map(|(key, _)| &**key).collect();
+        assert_eq!(policies, [ALLOW_POLICY, DENY_POLICY]);
+        let listed: Vec<_> = state.workloads[2]
+            .authorization_policies
+            .iter()
+            .map(|key| &**key)
+            .collect();
+        assert_eq!(listed, policies);
+        assert_eq!(state.services.len(), 1);
     }
 
     #[test]

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use super::backend::GREETING;
 use super::error::DemoError;
-use super::facts::{
-    Allowed, Bytes, Comparison, Facts, NodeFacts, Refused, Speed, Tls,
-};
+use super::facts::{Allowed, Bytes, Comparison, Facts, NodeFacts, Refused, Speed, Tls};
 use super::load::{Client, Meter, median};
 use super::log::Line;
 use super::metrics;
@@ -26,11 +24,7 @@ const REQUESTS_TIME: Duration = Duration::from_millis(450);
 const COUNT_LIMIT: Duration = Duration::from_secs(3);
 
 /// Plays the story on a stage that is set.
-pub(super) fn play(
-    world: &mut World,
-    report: Report,
-    watch: &Watch,
-) -> Result<Facts, DemoError> {
+pub(super) fn play(world: &mut World, report: Report, watch: &Watch) -> Result<Facts, DemoError> {
     let meter = Meter::default();
     let nodes = describe_both(world, watch)?;
     report.opening(&nodes, world);
@@ -44,13 +38,14 @@ pub(super) fn play(
     let speed = compare(world, &meter, watch)?;
     report.speed(&speed);
     let (bytes, metric_samples) = account(world, &meter, watch)?;
-    report.bytes(&bytes, metric_samples);
+    // Again: another process may have taken the part of node A.
+    let nodes = describe_both(world, watch)?;
+    report.bytes(&bytes, &nodes);
     Ok(Facts {
         ok: true,
         version: env!("CARGO_PKG_VERSION"),
         release_build: !cfg!(debug_assertions),
-        // Again: another process may have taken the part of node A.
-        nodes: describe_both(world, watch)?,
+        nodes,
         server: world.backend.address(),
         allowed,
         refused,
@@ -86,12 +81,17 @@ fn describe(node: &Node, part: &str, watch: &Watch) -> Result<NodeFacts, DemoErr
 }
 
 fn missing(node: &Node, what: &str) -> DemoError {
-    DemoError::unexpected(format!("{what} in the log of {}", node.plan.name), "it is not there")
+    DemoError::unexpected(
+        format!("{what} in the log of {}", node.plan.name),
+        "it is not there",
+    )
 }
 
 /// The field, which the line must have.
 fn field(node: &Node, line: &Line, name: &str) -> Result<String, DemoError> {
-    line.field(name).map(str::to_owned).ok_or_else(|| missing(node, name))
+    line.field(name)
+        .map(str::to_owned)
+        .ok_or_else(|| missing(node, name))
 }
 
 fn is_end_of_connection(line: &Line) -> bool {
@@ -106,9 +106,9 @@ fn allowed(world: &World, meter: &Meter, watch: &Watch) -> Result<Allowed, DemoE
     let unreachable = || DemoError::io(format!("connect {} to {entrance}", who.name()));
     let stream = world.connect(who).map_err(unreachable())?;
     let mut client = Client::new(stream, meter, watch).map_err(unreachable())?;
-    let answer = client
-        .ask("/")?
-        .map_err(DemoError::io("get the answer that web-client is entitled to"))?;
+    let answer = client.ask("/")?.map_err(DemoError::io(
+        "get the answer that web-client is entitled to",
+    ))?;
     drop(client);
     if answer.status != 200 || answer.beginning != GREETING {
         let found = format!("{} {:?}", answer.status, answer.beginning);
@@ -129,7 +129,10 @@ fn allowed(world: &World, meter: &Meter, watch: &Watch) -> Result<Allowed, DemoE
     })?;
     let policy = field(b, &decision, "policy")?;
     if policy != ALLOW_POLICY {
-        return Err(DemoError::unexpected(format!("policy {ALLOW_POLICY} to allow"), policy));
+        return Err(DemoError::unexpected(
+            format!("policy {ALLOW_POLICY} to allow"),
+            policy,
+        ));
     }
     Ok(Allowed {
         client: who.name(),
@@ -156,8 +159,9 @@ fn refused(world: &World, watch: &Watch) -> Result<Refused, DemoError> {
     let entrance = world.entrance(who);
     let reached_before = world.backend.accepted();
     let meter = Meter::default();
-    let stream =
-        world.connect(who).map_err(DemoError::io(format!("connect intruder to {entrance}")))?;
+    let stream = world
+        .connect(who)
+        .map_err(DemoError::io(format!("connect intruder to {entrance}")))?;
     let asked = Client::new(stream, &meter, watch)
         .map_err(DemoError::io("prepare the intruder's connection"))?
         .ask("/")?;
@@ -179,12 +183,18 @@ fn refused(world: &World, watch: &Watch) -> Result<Refused, DemoError> {
     })?;
     let policy = field(b, &seen_by_b, "policy")?;
     if policy != DENY_POLICY {
-        return Err(DemoError::unexpected(format!("policy {DENY_POLICY} to refuse"), policy));
+        return Err(DemoError::unexpected(
+            format!("policy {DENY_POLICY} to refuse"),
+            policy,
+        ));
     }
     let reached_server = world.backend.accepted() - reached_before;
     if reached_server != 0 || meter.totals().1 != 0 {
         let found = format!("{reached_server} connections did");
-        return Err(DemoError::unexpected("no connection of the intruder at the server", found));
+        return Err(DemoError::unexpected(
+            "no connection of the intruder at the server",
+            found,
+        ));
     }
     Ok(Refused {
         client: who.name(),
@@ -202,10 +212,14 @@ fn refused(world: &World, watch: &Watch) -> Result<Refused, DemoError> {
 /// Measures both ways in turns, so that whatever else the machine does hits both.
 fn compare(world: &World, meter: &Meter, watch: &Watch) -> Result<Comparison, DemoError> {
     let uncounted = Meter::default();
-    let direct = world.connect_directly().map_err(DemoError::io("connect directly"))?;
+    let direct = world
+        .connect_directly()
+        .map_err(DemoError::io("connect directly"))?;
     let mut direct =
         Client::new(direct, &uncounted, watch).map_err(DemoError::io("connect directly"))?;
-    let tunnel = world.connect(Who::WebClient).map_err(DemoError::io("connect by the tunnel"))?;
+    let tunnel = world
+        .connect(Who::WebClient)
+        .map_err(DemoError::io("connect by the tunnel"))?;
     let mut tunnel =
         Client::new(tunnel, meter, watch).map_err(DemoError::io("connect by the tunnel"))?;
     let mut rounds = (Vec::new(), Vec::new());
@@ -214,7 +228,11 @@ fn compare(world: &World, meter: &Meter, watch: &Watch) -> Result<Comparison, De
         rounds.1.push(measure(&mut tunnel)?);
         watch.check()?;
     }
-    Ok(Comparison { rounds: ROUNDS, direct: medians(&rounds.0), tunnel: medians(&rounds.1) })
+    Ok(Comparison {
+        rounds: ROUNDS,
+        direct: medians(&rounds.0),
+        tunnel: medians(&rounds.1),
+    })
 }
 
 fn measure(client: &mut Client<'_>) -> Result<Speed, DemoError> {
@@ -243,9 +261,10 @@ fn medians(rounds: &[Speed]) -> Speed {
 fn account(world: &World, meter: &Meter, watch: &Watch) -> Result<(Bytes, usize), DemoError> {
     let client = meter.totals();
     let mut samples = 0;
-    for (node, reporter, earlier) in
-        [(&world.a, "source", world.earlier), (&world.b, "destination", (0, 0))]
-    {
+    for (node, reporter, earlier) in [
+        (&world.a, "source", world.earlier),
+        (&world.b, "destination", (0, 0)),
+    ] {
         let mut counted = (0, 0);
         let what = format!("agreement of {}", node.plan.name);
         let agreed = watch.until(&what, COUNT_LIMIT, || {
@@ -258,7 +277,10 @@ fn account(world: &World, meter: &Meter, watch: &Watch) -> Result<(Bytes, usize)
             Ok(count) => samples += count,
             Err(DemoError::TimedOut { .. }) => {
                 return Err(DemoError::unexpected(
-                    format!("{} to have counted {client:?} bytes (sent, received)", node.plan.name),
+                    format!(
+                        "{} to have counted {client:?} bytes (sent, received)",
+                        node.plan.name
+                    ),
                     format!("its metrics say {counted:?}"),
                 ));
             }
@@ -266,7 +288,14 @@ fn account(world: &World, meter: &Meter, watch: &Watch) -> Result<(Bytes, usize)
         }
     }
     let (sent, received) = client;
-    Ok((Bytes { sent, received, nodes_agree: true }, samples))
+    Ok((
+        Bytes {
+            sent,
+            received,
+            nodes_agree: true,
+        },
+        samples,
+    ))
 }
 
 #[cfg(test)]

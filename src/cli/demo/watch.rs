@@ -10,13 +10,19 @@ use crate::sys::process::Interrupts;
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Now.
-#[expect(clippy::disallowed_methods, reason = "a command-line tool measures real time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command-line tool measures real time"
+)]
 pub(super) fn now() -> Instant {
     Instant::now()
 }
 
 /// Sleeps.
-#[expect(clippy::disallowed_methods, reason = "a command-line tool's own thread, not a shard")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command-line tool's own thread, not a shard"
+)]
 pub(super) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
@@ -33,9 +39,13 @@ pub(super) struct Watch {
 impl Watch {
     /// Takes Ctrl-C over and starts the clock.
     pub(super) fn start(limit: Duration) -> Result<Self, DemoError> {
-        let interrupts =
-            Interrupts::take_over().map_err(DemoError::io("take Ctrl-C over"))?;
-        Ok(Self { interrupts, interrupted: Cell::new(false), started: now(), limit })
+        let interrupts = Interrupts::take_over().map_err(DemoError::io("take Ctrl-C over"))?;
+        Ok(Self {
+            interrupts,
+            interrupted: Cell::new(false),
+            started: now(),
+            limit,
+        })
     }
 
     /// Time since the start.
@@ -48,7 +58,10 @@ impl Watch {
         self.check_interrupt()?;
         if self.elapsed() > self.limit {
             let seconds = self.limit.as_secs_f64();
-            return Err(DemoError::TimedOut { what: "the demo's end".to_owned(), seconds });
+            return Err(DemoError::TimedOut {
+                what: "the demo's end".to_owned(),
+                seconds,
+            });
         }
         Ok(())
     }
@@ -58,7 +71,11 @@ impl Watch {
         if self.interrupts.take() {
             self.interrupted.set(true);
         }
-        if self.interrupted.get() { Err(DemoError::Interrupted) } else { Ok(()) }
+        if self.interrupted.get() {
+            Err(DemoError::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether another interrupt arrived after the first: whoever waits should stop being polite.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self as unix, UnixListener};
 use std::path::PathBuf;
 
 use super::backend::Backend;
@@ -38,13 +40,18 @@ pub(super) struct World {
     /// Client bytes (sent, received) that an earlier process of node A has counted.
     pub(super) earlier: (u64, u64),
     pub(super) namespaces: Option<Namespaces>,
+    /// Held, not used: see [`claim`].
+    pub(super) _claim: Option<UnixListener>,
 }
 
 /// How clients enter the mesh.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Tunnel {
     /// Explicit listeners of node A, one for each client.
-    Forwards { web_client: SocketAddr, intruder: SocketAddr },
+    Forwards {
+        web_client: SocketAddr,
+        intruder: SocketAddr,
+    },
     /// The service's own address; the kernel captures the connection.
     Capture { service: SocketAddr },
 }
@@ -59,7 +66,7 @@ impl World {
         let mut tries = 1;
         loop {
             let layout = Layout::find()?;
-            match Self::with_layout(&layout, scratch, program, watch) {
+            match Self::with_layout(layout, scratch, program, watch) {
                 Err(error) if tries < STARTS && port_was_taken(scratch) => {
                     tries += 1;
                     drop(error);
@@ -70,7 +77,7 @@ impl World {
     }
 
     fn with_layout(
-        layout: &Layout,
+        layout: Layout,
         scratch: &Scratch,
         program: &std::path::Path,
         watch: &Watch,
@@ -87,11 +94,15 @@ impl World {
             vip: beside(layout.b, 80),
         };
         let write = |name: &str, text: &str| {
-            scratch.write(name, text).map_err(DemoError::io(format!("write {name}")))
+            scratch
+                .write(name, text)
+                .map_err(DemoError::io(format!("write {name}")))
         };
         write(setup::STATE_FILE, &setup::state(&mesh))?;
-        let forwards =
-            [(layout.web_client, Who::WebClient), (layout.intruder, Who::Intruder)];
+        let forwards = [
+            (layout.web_client, Who::WebClient),
+            (layout.intruder, Who::Intruder),
+        ];
         let inbound = SocketAddr::new(layout.b.into(), INBOUND_PORT);
         let plan = |name, file: &str, endpoints: &Endpoints, inbound, forwards: &[_]| {
             let text = setup::configuration(scratch.path(), file, endpoints, inbound, forwards);
@@ -124,6 +135,7 @@ impl World {
             },
             earlier: (0, 0),
             namespaces: None,
+            _claim: Some(layout.claim),
         })
     }
 
@@ -177,7 +189,10 @@ impl World {
 /// are named from the server's side: what it received is what the client sent.
 pub(super) fn client_bytes(page: &str, reporter: &str) -> (u64, u64) {
     let identity = Who::WebClient.identity().to_string();
-    let labels = [("reporter", reporter), ("source_principal", identity.as_str())];
+    let labels = [
+        ("reporter", reporter),
+        ("source_principal", identity.as_str()),
+    ];
     (
         metrics::sum(page, "istio_tcp_received_bytes_total", &labels),
         metrics::sum(page, "istio_tcp_sent_bytes_total", &labels),
@@ -191,13 +206,25 @@ fn beside(ip: Ipv4Addr, last: u8) -> IpAddr {
 
 /// Whether a node has complained that somebody else holds its port.
 fn port_was_taken(scratch: &Scratch) -> bool {
-    let lines = scratch.logs().into_iter().flat_map(|log: PathBuf| node::last_lines(&log));
+    let lines = scratch
+        .logs()
+        .into_iter()
+        .flat_map(|log: PathBuf| node::last_lines(&log));
     lines.into_iter().any(|line| line.contains("in use"))
+}
+
+/// Keeps other demos away from a pair of addresses while the result lives. Without it two of them
+/// that start together could take each other's nodes for their own. The name is in no file system
+/// and goes with the process (unix(7), abstract sockets).
+fn claim(a: Ipv4Addr) -> io::Result<UnixListener> {
+    let name = unix::SocketAddr::from_abstract_name(format!("corelane-demo-{a}"))?;
+    UnixListener::bind_addr(&name)
 }
 
 /// Addresses on which nobody listens.
 #[derive(Debug)]
 struct Layout {
+    claim: UnixListener,
     a: Ipv4Addr,
     b: Ipv4Addr,
     a_endpoints: Endpoints,
@@ -211,15 +238,17 @@ impl Layout {
         for pair in 0..PAIRS {
             let a = Ipv4Addr::new(127, 0, 2 * pair + 1, 1);
             let b = Ipv4Addr::new(127, 0, 2 * pair + 2, 1);
-            let hbone = TcpListener::bind((b, INBOUND_PORT));
-            if hbone.is_ok() {
-                return Self::on(a, b).map_err(DemoError::io("find free ports"));
+            let Ok(claim) = claim(a) else {
+                continue;
+            };
+            if TcpListener::bind((b, INBOUND_PORT)).is_ok() {
+                return Self::on(a, b, claim).map_err(DemoError::io("find free ports"));
             }
         }
         Err(DemoError::PortTaken { port: INBOUND_PORT })
     }
 
-    fn on(a: Ipv4Addr, b: Ipv4Addr) -> io::Result<Self> {
+    fn on(a: Ipv4Addr, b: Ipv4Addr, claim: UnixListener) -> io::Result<Self> {
         // All are held until all are found, so that none is found twice.
         let mut held = Vec::new();
         let mut free = |ip: Ipv4Addr, preferred: u16| {
@@ -238,7 +267,15 @@ impl Layout {
         };
         let (a_endpoints, b_endpoints) = (endpoints(a)?, endpoints(b)?);
         let (web_client, intruder) = (free(a, 8001)?, free(a, 8002)?);
-        Ok(Self { a, b, a_endpoints, b_endpoints, web_client, intruder })
+        Ok(Self {
+            claim,
+            a,
+            b,
+            a_endpoints,
+            b_endpoints,
+            web_client,
+            intruder,
+        })
     }
 }
 
@@ -250,14 +287,27 @@ mod tests {
     fn a_taken_port_is_avoided_and_none_is_given_twice() {
         let a = Ipv4Addr::new(127, 0, 91, 1);
         let taken = TcpListener::bind((a, 0)).unwrap();
-        let layout = Layout::on(a, Ipv4Addr::new(127, 0, 92, 1)).unwrap();
-        let Endpoints { admin, stats, readiness } = layout.a_endpoints;
+        let layout = Layout::on(a, Ipv4Addr::new(127, 0, 92, 1), claim(a).unwrap()).unwrap();
+        let Endpoints {
+            admin,
+            stats,
+            readiness,
+        } = layout.a_endpoints;
         let mut all = vec![admin, stats, readiness, layout.web_client, layout.intruder];
         all.push(taken.local_addr().unwrap());
         let count = all.len();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn a_pair_of_addresses_belongs_to_one_demo_at_a_time() {
+        let a = Ipv4Addr::new(127, 0, 93, 1);
+        let first = claim(a).unwrap();
+        assert!(claim(a).is_err());
+        drop(first);
+        assert!(claim(a).is_ok());
     }
 
     #[test]

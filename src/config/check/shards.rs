@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_worker_threads_holds() {
+    fn the_table_of_thread_counts_holds() {
         for (text, usable, expected) in [
             ("threads=4", 64, 4),
             ("threads=50% cpus=8", 64, 4),

@@ -1,4 +1,4 @@
-//! The manager over a provider that does what the test says.
+//! The renewal over a provider that does what the test says.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -65,7 +65,7 @@ impl Provider for Script {
     }
 }
 
-/// A manager with everything around it.
+/// A renewal with everything around it.
 struct World {
     authority: Authority,
     script: Rc<Script>,
@@ -76,7 +76,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> (Self, Manager) {
+    fn new() -> (Self, Renewal) {
         let now = SystemTime::now();
         let (changed, changes) = mpsc::unbounded_channel();
         let script = Rc::new(Script {
@@ -91,7 +91,7 @@ impl World {
         let clock = Rc::new(Cell::new(now));
         let (told, published) = mpsc::unbounded_channel();
         let reads = Rc::clone(&clock);
-        let manager = Manager::new(
+        let renewal = Renewal::new(
             Rc::<Script>::clone(&script),
             publisher,
             TlsOptions::default(),
@@ -107,7 +107,7 @@ impl World {
             store,
             clock,
         };
-        (world, manager)
+        (world, renewal)
     }
 
     fn answer(&self, name: &str, answer: Result<Material, &'static str>) {
@@ -148,10 +148,10 @@ fn needing(names: &[&str]) -> Arc<BTreeSet<Identity>> {
     Arc::new(names.iter().map(|name| identity(name)).collect())
 }
 
-/// Runs `story` beside a running manager.
-fn with_manager<F: Future<Output = ()>>(
+/// Runs `story` beside a running renewal.
+fn with_renewal<F: Future<Output = ()>>(
     world: World,
-    manager: Manager,
+    renewal: Renewal,
     needed: &[&str],
     story: impl FnOnce(World, watch::Sender<Arc<BTreeSet<Identity>>>) -> F,
 ) {
@@ -161,17 +161,17 @@ fn with_manager<F: Future<Output = ()>>(
         .unwrap();
     let (sender, receiver) = watch::channel(needing(needed));
     LocalSet::new().block_on(&runtime, async {
-        let running = tokio::task::spawn_local(manager.run(receiver));
+        let running = tokio::task::spawn_local(renewal.run(receiver));
         story(world, sender).await;
-        // The story drops the sender, which ends the manager.
+        // The story drops the sender, which ends the renewal.
         running.await.unwrap();
     });
 }
 
 #[test]
 fn a_needed_identity_is_announced_as_coming_and_then_available() {
-    let (world, manager) = World::new();
-    with_manager(world, manager, &["a"], |mut world, needed| async move {
+    let (world, renewal) = World::new();
+    with_renewal(world, renewal, &["a"], |mut world, needed| async move {
         world.published.recv().await.unwrap();
         assert!(matches!(
             world.state("a"),
@@ -192,9 +192,9 @@ fn a_needed_identity_is_announced_as_coming_and_then_available() {
 
 #[test]
 fn a_failed_fetch_is_told_and_mended_by_a_change() {
-    let (world, manager) = World::new();
+    let (world, renewal) = World::new();
     world.answer("a", Err("/ids/tls.crt"));
-    with_manager(world, manager, &["a"], |mut world, needed| async move {
+    with_renewal(world, renewal, &["a"], |mut world, needed| async move {
         world.published.recv().await.unwrap();
         world.published.recv().await.unwrap();
         let Some(CredentialState::Unavailable(why)) = world.state("a") else {
@@ -210,9 +210,9 @@ fn a_failed_fetch_is_told_and_mended_by_a_change() {
 
 #[test]
 fn a_reload_that_fails_keeps_the_last_good_certificate() {
-    let (world, manager) = World::new();
+    let (world, renewal) = World::new();
     world.answer("a", Ok(world.material("a")));
-    with_manager(world, manager, &["a"], |mut world, needed| async move {
+    with_renewal(world, renewal, &["a"], |mut world, needed| async move {
         world.published.recv().await.unwrap();
         world.published.recv().await.unwrap();
         let good = world.held("a");
@@ -236,11 +236,11 @@ fn a_reload_that_fails_keeps_the_last_good_certificate() {
 
 #[test]
 fn an_expired_certificate_is_better_than_none() {
-    let (world, manager) = World::new();
+    let (world, renewal) = World::new();
     let now = world.clock.get();
     let expired = Leaf::new(&identity("a"), now).valid(now - 2 * DAY, now - DAY);
     world.answer("a", Ok(world.authority.issue(&expired).unwrap().material()));
-    with_manager(world, manager, &["a"], |mut world, needed| async move {
+    with_renewal(world, renewal, &["a"], |mut world, needed| async move {
         world.published.recv().await.unwrap();
         world.published.recv().await.unwrap();
         assert!(world.held("a").seconds_left(now) < 0);
@@ -250,9 +250,9 @@ fn an_expired_certificate_is_better_than_none() {
 
 #[test]
 fn an_identity_no_longer_needed_is_forgotten() {
-    let (world, manager) = World::new();
+    let (world, renewal) = World::new();
     world.answer("a", Ok(world.material("a")));
-    with_manager(world, manager, &["a"], |mut world, needed| async move {
+    with_renewal(world, renewal, &["a"], |mut world, needed| async move {
         world.published.recv().await.unwrap();
         world.published.recv().await.unwrap();
         needed.send(needing(&[])).unwrap();
@@ -265,8 +265,8 @@ fn an_identity_no_longer_needed_is_forgotten() {
 
 #[test]
 fn unchanged_material_is_not_published_again() {
-    let (world, mut manager) = World::new();
-    manager.need(&needing(&["a"]));
+    let (world, mut renewal) = World::new();
+    renewal.need(&needing(&["a"]));
     let fetched = |material: &Material| {
         Ok(Fetched {
             material: material.clone(),
@@ -274,9 +274,9 @@ fn unchanged_material_is_not_published_again() {
         })
     };
     let material = world.material("a");
-    manager.take(&identity("a"), fetched(&material));
+    renewal.take(&identity("a"), fetched(&material));
     let first = world.held("a");
-    manager.take(&identity("a"), fetched(&material));
+    renewal.take(&identity("a"), fetched(&material));
     assert!(Arc::ptr_eq(&world.held("a"), &first));
     let mut published = world.published;
     let mut count = 0;
@@ -288,49 +288,49 @@ fn unchanged_material_is_not_published_again() {
 
 #[test]
 fn fetches_are_bounded_and_never_doubled() {
-    let (world, mut manager) = World::new();
+    let (world, mut renewal) = World::new();
     let names: Vec<String> = (0..20).map(|n| format!("w{n:02}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    manager.need(&needing(&names));
-    manager.start_fetches();
-    assert_eq!(manager.running.len(), FETCHES_MAX);
-    manager.fetch_soon(identity("w00"));
+    renewal.need(&needing(&names));
+    renewal.start_fetches();
+    assert_eq!(renewal.running.len(), FETCHES_MAX);
+    renewal.fetch_soon(identity("w00"));
     let mut cx = Context::from_waker(std::task::Waker::noop());
-    assert!(poll_any(&mut manager.running, &mut cx).is_pending());
+    assert!(poll_any(&mut renewal.running, &mut cx).is_pending());
     assert_eq!(world.script.fetches.get(), FETCHES_MAX);
     // The change during its fetch makes one more fetch afterwards.
-    drop(manager.running.remove(0));
-    manager.take(&identity("w00"), Err(files::FilesError::Ending.into()));
-    manager.start_fetches();
-    assert_eq!(manager.running.len(), FETCHES_MAX);
-    assert!(manager.queue.contains(&identity("w00")));
+    drop(renewal.running.remove(0));
+    renewal.take(&identity("w00"), Err(files::FilesError::Ending.into()));
+    renewal.start_fetches();
+    assert_eq!(renewal.running.len(), FETCHES_MAX);
+    assert!(renewal.queue.contains(&identity("w00")));
 }
 
 #[test]
 fn a_failure_is_tried_again_after_a_pause_and_a_success_at_half_of_its_life() {
-    let (world, mut manager) = World::new();
-    manager.need(&needing(&["a"]));
-    manager.start_fetches();
-    manager.running.clear();
-    manager.take(&identity("a"), Err(files::FilesError::Ending.into()));
-    assert!(manager.tend() <= Duration::from_millis(1200));
-    assert_eq!(manager.running.len(), 0);
+    let (world, mut renewal) = World::new();
+    renewal.need(&needing(&["a"]));
+    renewal.start_fetches();
+    renewal.running.clear();
+    renewal.take(&identity("a"), Err(files::FilesError::Ending.into()));
+    assert!(renewal.tend() <= Duration::from_millis(1200));
+    assert_eq!(renewal.running.len(), 0);
     world
         .clock
         .set(world.clock.get() + Duration::from_millis(1200));
-    manager.tend();
-    assert_eq!(manager.running.len(), 1);
-    manager.running.clear();
+    renewal.tend();
+    assert_eq!(renewal.running.len(), 1);
+    renewal.running.clear();
     let material = world.material("a");
-    manager.take(
+    renewal.take(
         &identity("a"),
         Ok(Fetched {
             material,
             warnings: Vec::new(),
         }),
     );
-    assert_eq!(manager.tend(), NAP_MAX);
+    assert_eq!(renewal.tend(), NAP_MAX);
     world.clock.set(world.clock.get() + 16 * DAY);
-    manager.tend();
-    assert_eq!(manager.running.len(), 1);
+    renewal.tend();
+    assert_eq!(renewal.running.len(), 1);
 }

@@ -2,17 +2,19 @@
 //!
 //! Inputs are model values, outputs `serde_json` values whose object keys are sorted.
 
+mod policy;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::control::spelling::Spelled;
 use crate::model::addr::{NamespacedHostname, NetworkCidr};
 use crate::model::gateway::GatewayAddress;
-use crate::model::policy::{Policy, PolicyMatch, ServiceAccountMatch, StringMatch};
+use crate::model::policy::Policy;
 use crate::model::service::{Endpoint, LoadBalancer, Service, WeightedWaypoint};
 use crate::model::workload::{ApplicationTunnel, Locality, PortMap, Workload};
 
@@ -31,17 +33,7 @@ pub fn service(service: &Service) -> Value {
 /// One policy.
 #[must_use]
 pub fn policy(policy: &Policy) -> Value {
-    let rules = policy.rules.iter();
-    value(&PolicyView {
-        name: &policy.name,
-        namespace: &policy.namespace,
-        scope: policy.scope.word(),
-        action: policy.action.word(),
-        rules: rules
-            .map(|rule| rule.iter().map(|clause| views(clause)).collect())
-            .collect(),
-        dry_run: policy.dry_run,
-    })
+    value(&policy::PolicyView::from(policy))
 }
 
 /// Endpoints that wait for their service, by service and workload uid.
@@ -307,101 +299,6 @@ impl<'a> From<&'a Service> for ServiceView<'a> {
             weighted_waypoints: views(&service.weighted_waypoints),
             load_balancer: service.load_balancer.as_ref().map(LoadBalancerView::from),
             ip_families: service.ip_families.map(Spelled::word),
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PolicyView<'a> {
-    name: &'a str,
-    namespace: &'a str,
-    scope: &'static str,
-    action: &'static str,
-    rules: Vec<Vec<Vec<MatchView<'a>>>>,
-    dry_run: bool,
-}
-
-/// `{"Exact": text}`, `{"Prefix": text}`, `{"Suffix": text}` or `{"Presence": []}`.
-struct StringMatchView<'a>(&'a StringMatch);
-
-impl<'a> From<&'a StringMatch> for StringMatchView<'a> {
-    fn from(matcher: &'a StringMatch) -> Self {
-        Self(matcher)
-    }
-}
-
-impl Serialize for StringMatchView<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            StringMatch::Exact(text) => serializer.collect_map([("Exact", &**text)]),
-            StringMatch::Prefix(text) => serializer.collect_map([("Prefix", &**text)]),
-            StringMatch::Suffix(text) => serializer.collect_map([("Suffix", &**text)]),
-            StringMatch::Presence => serializer.collect_map([("Presence", [(); 0])]),
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ServiceAccountView<'a> {
-    namespace: &'a str,
-    service_account: &'a str,
-}
-
-impl<'a> From<&'a ServiceAccountMatch> for ServiceAccountView<'a> {
-    fn from(account: &'a ServiceAccountMatch) -> Self {
-        Self {
-            namespace: &account.namespace,
-            service_account: &account.service_account,
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct MatchView<'a> {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    namespaces: Vec<StringMatchView<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    not_namespaces: Vec<StringMatchView<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    service_accounts: Vec<ServiceAccountView<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    not_service_accounts: Vec<ServiceAccountView<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    principals: Vec<StringMatchView<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    not_principals: Vec<StringMatchView<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    source_ips: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    not_source_ips: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    destination_ips: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    not_destination_ips: Vec<String>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    destination_ports: &'a [u16],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    not_destination_ports: &'a [u16],
-}
-
-impl<'a> From<&'a PolicyMatch> for MatchView<'a> {
-    fn from(conditions: &'a PolicyMatch) -> Self {
-        Self {
-            namespaces: views(&conditions.namespaces),
-            not_namespaces: views(&conditions.not_namespaces),
-            service_accounts: views(&conditions.service_accounts),
-            not_service_accounts: views(&conditions.not_service_accounts),
-            principals: views(&conditions.principals),
-            not_principals: views(&conditions.not_principals),
-            source_ips: texts(&conditions.source_ips),
-            not_source_ips: texts(&conditions.not_source_ips),
-            destination_ips: texts(&conditions.destination_ips),
-            not_destination_ips: texts(&conditions.not_destination_ips),
-            destination_ports: &conditions.destination_ports,
-            not_destination_ports: &conditions.not_destination_ports,
         }
     }
 }

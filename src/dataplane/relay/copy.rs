@@ -289,7 +289,10 @@ pub(super) async fn tcp_to_tunnel(
 fn stopped(error: StreamError) -> Result<(), Failure> {
     match error {
         StreamError::Reset(ResetCode::NoError) => Ok(()),
-        error => Err(sink(error)),
+        StreamError::Reset(_)
+        | StreamError::Connection(_)
+        | StreamError::GoneAway
+        | StreamError::Closed => Err(sink(error)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::upstream::{self, Upstream};
+use super::destination::{self, Destination};
 use super::{Authority, Route, RouteError, Search, Via, referenced};
 use crate::decision::Random;
 use crate::decision::balance::{self, Purpose};
@@ -64,7 +64,7 @@ pub(super) fn workload_waypoint(
     search: &Search<'_>,
     original: Authority,
     reference: &GatewayAddress,
-    upstream: &Upstream,
+    upstream: &Destination,
     random: Random<'_>,
 ) -> Result<Route, RouteError> {
     let waypoint = resolve(search, reference, Role::Waypoint, &original, random)?;
@@ -72,7 +72,7 @@ pub(super) fn workload_waypoint(
 }
 
 fn via(
-    waypoint: Upstream,
+    waypoint: Destination,
     authority: Authority,
     service: Option<Arc<Service>>,
 ) -> Result<Route, RouteError> {
@@ -93,7 +93,7 @@ pub(super) fn across(
     search: &Search<'_>,
     original: &Authority,
     service: &Arc<Service>,
-    upstream: &Upstream,
+    upstream: &Destination,
     random: Random<'_>,
 ) -> Result<Route, RouteError> {
     let Some(reference) = &upstream.workload.network_gateway else {
@@ -103,7 +103,7 @@ pub(super) fn across(
     let final_identities = upstream
         .service
         .iter()
-        .flat_map(|service| upstream::service_identities(service))
+        .flat_map(|service| destination::service_identities(service))
         .collect();
     Ok(Route {
         via: Via::DoubleHbone {
@@ -136,20 +136,20 @@ fn resolve(
     role: Role,
     original: &Authority,
     random: Random<'_>,
-) -> Result<Upstream, RouteError> {
+) -> Result<Destination, RouteError> {
     let (port, purpose) = (reference.hbone_mtls_port, role.purpose());
     let found = match &reference.destination {
         GatewayDestination::Address(address) => {
             let gateway = SocketAddr::new(address.ip, port);
-            upstream::fetch(search, (&address.network, gateway), purpose, random)?
+            destination::fetch(search, (&address.network, gateway), purpose, random)?
         }
         GatewayDestination::Hostname(key) => match search.snapshot.find_hostname(key) {
             Some(Address::Service(service)) => {
                 let wanted = (port, purpose);
-                upstream::of_service(search, &service, wanted, original.ip(), random)?
+                destination::of_service(search, &service, wanted, original.ip(), random)?
             }
             Some(Address::Workload(workload)) => {
-                Some(Upstream::of_workload(workload, port, original.ip())?)
+                Some(Destination::of_workload(workload, port, original.ip())?)
             }
             None => None,
         },

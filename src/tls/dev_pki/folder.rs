@@ -61,6 +61,8 @@ pub struct Written {
     pub folders: Vec<PathBuf>,
     /// Folder of the authority, if it was kept.
     pub authority: Option<PathBuf>,
+    /// Folders of identities that were there before and stay: another authority issued them.
+    pub strangers: Vec<PathBuf>,
 }
 
 /// Makes an authority, issues a certificate for each identity and writes them. Each file appears
@@ -97,10 +99,26 @@ pub fn write(request: &Request<'_>, now: SystemTime) -> Result<Written, WriteErr
         write_file(folder, "ca.crt", authority.root_pem(), MODE_PUBLIC)?;
         write_file(folder, "ca.key", &authority.key_pem(), MODE_PRIVATE)?;
     }
+    let strangers = strangers(request.out, &folders);
     Ok(Written {
         folders,
         authority: authority_folder,
+        strangers,
     })
+}
+
+/// Folders of the layout below `out` other than `ours`; what cannot be listed has none.
+fn strangers(out: &Path, ours: &[PathBuf]) -> Vec<PathBuf> {
+    let list = |folder: PathBuf| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path())
+    };
+    let accounts = list(out.join("ns")).flat_map(|namespace| list(namespace.join("sa")));
+    let mut found: Vec<_> = accounts
+        .filter(|folder| folder.is_dir() && !ours.contains(folder))
+        .collect();
+    found.sort();
+    found
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> WriteError {
@@ -196,8 +214,13 @@ mod tests {
             force: true,
             ..request(dir.path(), &identities)
         };
-        write(&forced, now).unwrap();
+        assert!(write(&forced, now).unwrap().strangers.is_empty());
         assert_ne!(key(), before);
+        let one = Request {
+            identities: &identities[..1],
+            ..forced
+        };
+        assert_eq!(write(&one, now).unwrap().strangers, old.folders);
         assert_eq!(mode(&old.folders[0].join("tls.key")), 0o600);
     }
 

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -14,7 +15,7 @@ use crate::capture;
 use crate::hosts::{Family, Host, Network};
 use crate::node::{Addresses, Driver, Node};
 use crate::pki::{Authority, Leaf, Validity};
-use crate::process::replace_file;
+use crate::process::{Process, replace_file};
 use crate::requirements;
 use crate::state::{State, Workload};
 
@@ -36,6 +37,7 @@ pub const SERVER_ID: &str = "spiffe://cluster.local/ns/default/sa/server";
 pub struct Options {
     driver: Driver,
     env: Vec<(String, String)>,
+    settings: Vec<String>,
     policies: Vec<(String, String, String)>,
     client_certificate: Option<Leaf>,
     server_certificate: Option<Leaf>,
@@ -51,6 +53,7 @@ impl Options {
         Self {
             driver,
             env: Vec::new(),
+            settings: Vec::new(),
             policies: Vec::new(),
             client_certificate: None,
             server_certificate: None,
@@ -64,6 +67,13 @@ impl Options {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets something on the command line of both nodes: `--set NAME=VALUE`.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push(format!("{name}={value}"));
         self
     }
 
@@ -137,6 +147,7 @@ struct Launch {
     binary: String,
     driver: Driver,
     env: Vec<(String, String)>,
+    settings: Vec<String>,
     mounted_state: bool,
     dir: TempDir,
 }
@@ -155,6 +166,7 @@ impl Pair {
             binary: binary.to_owned(),
             driver: options.driver,
             env: options.env,
+            settings: options.settings,
             mounted_state: options.mounted_state,
             dir: requirements::scratch_dir(),
         };
@@ -250,6 +262,16 @@ impl Pair {
         );
     }
 
+    /// Starts the server's node once more, beside the one that runs, without waiting.
+    ///
+    /// # Panics
+    /// If the program cannot be started.
+    #[must_use]
+    pub fn start_second_server(&self) -> Process {
+        let command = self.launch.command("server", &self.server_host);
+        Process::start("server-second", command, self.launch.dir.path())
+    }
+
     /// Starts the server's node again after it has ended.
     ///
     /// # Panics
@@ -287,10 +309,22 @@ impl Launch {
     }
 
     fn node(&self, account: &str, host: &Host) -> Node {
+        let addresses = Addresses::at(Ipv4Addr::LOCALHOST);
+        let command = self.command(account, host);
+        Node::start(
+            account,
+            command,
+            Some(host.clone()),
+            addresses,
+            self.dir.path(),
+        )
+    }
+
+    fn command(&self, account: &str, host: &Host) -> Command {
         let mut command = host.command(&self.binary);
-        let identities = self.identities(account);
         command
             .arg("proxy")
+            .args(self.settings.iter().flat_map(|setting| ["--set", setting]))
             .current_dir(self.dir.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -301,7 +335,7 @@ impl Launch {
             )
             .env("XDS_ADDRESS", "")
             .env("LOCAL_XDS_PATH", self.state_file())
-            .env("CORELANE_IDENTITY_DIR", identities)
+            .env("CORELANE_IDENTITY_DIR", self.identities(account))
             .env("CORELANE_DRIVER", self.driver.as_str())
             .env("ZTUNNEL_WORKER_THREADS", "2")
             .env("PACKET_MARK", capture::NODE_MARK.to_string())
@@ -311,14 +345,7 @@ impl Launch {
                     .iter()
                     .map(|(name, value)| (name.as_str(), value.as_str())),
             );
-        let addresses = Addresses::at(Ipv4Addr::LOCALHOST);
-        Node::start(
-            account,
-            command,
-            Some(host.clone()),
-            addresses,
-            self.dir.path(),
-        )
+        command
     }
 }
 

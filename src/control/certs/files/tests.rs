@@ -149,7 +149,7 @@ fn names_from_the_mesh_do_not_lead_out_of_the_directory() {
 fn changed_by(files: &Files, act: impl FnOnce()) -> Vec<Identity> {
     block_on(async {
         let mut changes = files.changes();
-        // Polled once, as the manager does, before anything happens.
+        // Polled once, as the renewal does, before anything happens.
         let pending =
             std::future::poll_fn(|cx| Poll::Ready(changes.as_mut().poll(cx).is_pending()));
         assert!(pending.await);

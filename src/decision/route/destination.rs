@@ -13,7 +13,7 @@ use crate::model::workload::Workload;
 
 /// How a workload is dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum UpstreamHost {
+pub(super) enum DestinationHost {
     /// At this address.
     Ip(IpAddr),
     /// At whatever this name resolves to.
@@ -24,16 +24,16 @@ pub(super) enum UpstreamHost {
 
 /// One workload chosen to take a connection.
 #[derive(Clone, Debug)]
-pub(super) struct Upstream {
+pub(super) struct Destination {
     pub(super) workload: Arc<Workload>,
-    pub(super) host: UpstreamHost,
+    pub(super) host: DestinationHost,
     /// Target port on the workload.
     pub(super) port: u16,
     /// Service it was picked through.
     pub(super) service: Option<Arc<Service>>,
 }
 
-impl Upstream {
+impl Destination {
     /// A workload that was addressed itself. `guide` is the address whose family is preferred.
     pub(super) fn of_workload(
         workload: Arc<Workload>,
@@ -51,18 +51,18 @@ impl Upstream {
     /// Where to dial it on `port`.
     pub(super) fn next_hop(&self, port: u16) -> Result<NextHop, RouteError> {
         match &self.host {
-            UpstreamHost::Ip(ip) => Ok(NextHop::Address(SocketAddr::new(*ip, port))),
-            UpstreamHost::Hostname(host) => Ok(NextHop::Hostname(Arc::clone(host), port)),
-            UpstreamHost::None => Err(RouteError::no_valid_destination(&self.workload)),
+            DestinationHost::Ip(ip) => Ok(NextHop::Address(SocketAddr::new(*ip, port))),
+            DestinationHost::Hostname(host) => Ok(NextHop::Hostname(Arc::clone(host), port)),
+            DestinationHost::None => Err(RouteError::no_valid_destination(&self.workload)),
         }
     }
 
     /// What a tunnel to this very workload asks for.
     pub(super) fn authority(&self) -> Result<Authority, RouteError> {
         match &self.host {
-            UpstreamHost::Ip(ip) => Ok(Authority::Address(SocketAddr::new(*ip, self.port))),
-            UpstreamHost::Hostname(host) => Ok(Authority::Hostname(Arc::clone(host), self.port)),
-            UpstreamHost::None => Err(RouteError::no_valid_destination(&self.workload)),
+            DestinationHost::Ip(ip) => Ok(Authority::Address(SocketAddr::new(*ip, self.port))),
+            DestinationHost::Hostname(host) => Ok(Authority::Hostname(Arc::clone(host), self.port)),
+            DestinationHost::None => Err(RouteError::no_valid_destination(&self.workload)),
         }
     }
 
@@ -92,7 +92,7 @@ pub(super) fn fetch(
     (network, address): (&Arc<str>, SocketAddr),
     purpose: Purpose,
     random: Random<'_>,
-) -> Result<Option<Upstream>, RouteError> {
+) -> Result<Option<Destination>, RouteError> {
     let key = NetworkAddress {
         network: Arc::clone(network),
         ip: address.ip(),
@@ -108,7 +108,7 @@ pub(super) fn fetch(
     snapshot
         .workload_by_address(&key)
         .map(|workload| {
-            Upstream::of_workload(Arc::clone(workload), address.port(), Some(address.ip()))
+            Destination::of_workload(Arc::clone(workload), address.port(), Some(address.ip()))
         })
         .transpose()
 }
@@ -120,7 +120,7 @@ pub(super) fn of_service(
     (port, purpose): (u16, Purpose),
     guide: Option<IpAddr>,
     random: Random<'_>,
-) -> Result<Option<Upstream>, RouteError> {
+) -> Result<Option<Destination>, RouteError> {
     let wanted = (port, purpose);
     let Some(picked) = balance::pick(search.source(), service, wanted, search.snapshot, random)
     else {
@@ -130,7 +130,7 @@ pub(super) fn of_service(
         return Ok(None);
     };
     let workload = Arc::clone(picked.workload);
-    Ok(Some(Upstream {
+    Ok(Some(Destination {
         host: choose_host(&workload, Some(service), guide)?,
         workload,
         port: target,
@@ -155,11 +155,11 @@ fn choose_host(
     workload: &Workload,
     service: Option<&Service>,
     guide: Option<IpAddr>,
-) -> Result<UpstreamHost, RouteError> {
+) -> Result<DestinationHost, RouteError> {
     if let Some(ip) = guide
         && workload.addresses.contains(&ip)
     {
-        return Ok(UpstreamHost::Ip(ip));
+        return Ok(DestinationHost::Ip(ip));
     }
     let families = service.and_then(|service| service.ip_families);
     let allowed = || {
@@ -171,13 +171,13 @@ fn choose_host(
         .find(|ip| ip.is_ipv6() == prefer_ipv6)
         .or_else(|| allowed().next())
     {
-        return Ok(UpstreamHost::Ip(*ip));
+        return Ok(DestinationHost::Ip(*ip));
     }
     if !workload.hostname.is_empty() {
-        return Ok(UpstreamHost::Hostname(Arc::clone(&workload.hostname)));
+        return Ok(DestinationHost::Hostname(Arc::clone(&workload.hostname)));
     }
     if workload.network_gateway.is_some() {
-        return Ok(UpstreamHost::None);
+        return Ok(DestinationHost::None);
     }
     Err(RouteError::no_valid_destination(workload))
 }
