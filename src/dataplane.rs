@@ -33,4 +33,5 @@ mod socks;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tunnel_life;
 mod tunnel_settings;

@@ -8,12 +8,11 @@
 use std::cell::RefCell;
 use std::io;
 
-use super::copy::{Failure, half_close, is_transient, sink, source};
+use super::copy::{Failure, Turn, half_close, is_transient, sink, source};
 use crate::config::limits::{
     RELAY_DEMOTE_WAITS, RELAY_PIPE_BYTES, RELAY_PIPE_BYTES_MIN, RELAY_PIPES_KEPT_MAX,
-    RELAY_TURN_BYTES_MAX,
 };
-use crate::dataplane::rt::{self, Socket};
+use crate::dataplane::rt::Socket;
 use crate::sys::pipe::Pipe;
 
 thread_local! {
@@ -72,35 +71,30 @@ pub(super) async fn run(
     from: &Socket,
     to: &Socket,
     loan: &mut Loan,
-    count: impl Fn(u64),
+    turn: &mut Turn,
+    count: &impl Fn(u64),
 ) -> Result<Spliced, Failure> {
     let mut calm = 0;
-    let mut turn = 0;
     loop {
         match fill(from, loan)? {
             Filled::End => {
-                drain(to, loan, &count).await?;
+                drain(to, loan, count).await?;
                 return half_close(to).map(|()| Spliced::Ended);
             }
             Filled::Some(bytes) => {
                 if bytes >= RELAY_PIPE_BYTES_MIN / 4 {
                     calm = 0;
                 }
-                turn += bytes;
-                drain(to, loan, &count).await?;
+                drain(to, loan, count).await?;
+                turn.step(bytes).await;
             }
             Filled::Empty => {
                 calm += 1;
                 if calm > RELAY_DEMOTE_WAITS {
                     return Ok(Spliced::Calm);
                 }
-                turn = 0;
-                from.readable().await.map_err(source)?;
+                turn.wait(from.readable()).await.map_err(source)?;
             }
-        }
-        if turn >= RELAY_TURN_BYTES_MAX {
-            turn = 0;
-            rt::yield_now().await;
         }
     }
 }
