@@ -4,6 +4,7 @@
 //! the other side is reset too: a reset is never turned into a clean end.
 
 mod copy;
+mod splice;
 
 use std::future::Future;
 use std::io;
@@ -41,7 +42,7 @@ pub(crate) enum Side {
 pub(crate) async fn run(
     shard: &Shard,
     (client, server): (Side, Side),
-    _permit: Permit,
+    permit: Permit,
     flow: &OpenFlow,
     close: &Signal<CloseReason>,
 ) -> CloseReason {
@@ -58,8 +59,8 @@ pub(crate) async fn run(
         (Side::Tcp(client), Side::Tcp(server)) => {
             let (mut client, mut server) = (TcpSide::new(client), TcpSide::new(server));
             let relay = join(
-                copy::tcp_to_tcp(&client.socket, &server.socket, up),
-                copy::tcp_to_tcp(&server.socket, &client.socket, down),
+                copy::tcp_to_tcp(&client.socket, &server.socket, &permit, up),
+                copy::tcp_to_tcp(&server.socket, &client.socket, &permit, down),
             );
             let (reason, clean) = outcome(rt::race(close.wait(), relay).await);
             client.clean = clean;
