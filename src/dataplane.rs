@@ -14,7 +14,7 @@
 mod admission;
 mod capture;
 mod dial;
-#[cfg(feature = "faults")]
+#[cfg(any(test, feature = "faults"))]
 pub mod faults;
 mod inbound;
 mod listener;
@@ -33,4 +33,5 @@ mod socks;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tunnel_life;
 mod tunnel_settings;

@@ -170,7 +170,13 @@ async fn node(
         &hub,
         recorder,
     );
-    let mut ended = tokio::select! {
+    // Goes on while the shards drain: requests in flight are answered, and policies still change.
+    let mut beside = std::pin::pin!(async {
+        tokio::join!(servers, background);
+        // A node whose endpoints are all off still carries traffic.
+        std::future::pending::<()>().await;
+    });
+    let ended = tokio::select! {
         reason = signals.first(&quit) => {
             tracing::info!(target: "corelane::app", reason, "shutdown requested, draining");
             Ok(())
@@ -179,14 +185,14 @@ async fn node(
         index = watchdog.stuck() => {
             Err(RunError::ShardStuck { index, for_at_least: SHARD_STUCK_AFTER })
         }
-        () = servers => Ok(()),
-        () = background => Ok(()),
+        () = &mut beside => Ok(()),
     };
     let _ = stop.send(true);
-    if ended.is_ok() {
-        ended = drain(&mut shards, &mut signals, config.timeouts.drain).await;
+    ended?;
+    tokio::select! {
+        drained = drain(&mut shards, &mut signals, config.timeouts.drain) => drained,
+        () = &mut beside => Ok(()),
     }
-    ended
 }
 
 /// The runtime's clock.

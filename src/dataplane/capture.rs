@@ -38,11 +38,19 @@ pub(crate) enum CaptureError {
     Workload(#[from] local::WorkloadUnknown),
 }
 
-/// Where the kernel says the client meant to go.
-pub(crate) fn destination(socket: &Socket) -> Result<OrigDstAddr, CaptureError> {
-    original_dst(socket.fd())
+/// Where the kernel says the client meant to go. `own_port` is the listener's.
+///
+/// A client that dialled the listener itself is refused: the connection would be dialled on to where
+/// it came in, again and again.
+pub(crate) fn destination(socket: &Socket, own_port: u16) -> Result<OrigDstAddr, CaptureError> {
+    let to = original_dst(socket.fd())
         .map(OrigDstAddr::new)
-        .map_err(CaptureError::OrigDst)
+        .map_err(CaptureError::OrigDst)?;
+    let local = socket.local_addr().map_err(CaptureError::OrigDst)?;
+    if to.get() == local && to.port() == own_port {
+        return Err(CaptureError::SelfCall);
+    }
+    Ok(to)
 }
 
 /// Completes a connection whose target is known.

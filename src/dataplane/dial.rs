@@ -65,11 +65,33 @@ pub(crate) async fn tcp(
     }
 }
 
-/// The client's address as source, where that is enabled and means anything.
+/// The client's address as source, where that is enabled and differs from the destination (hbone.md
+/// 8). A loopback client has the same right to be seen as any other: only a process of this host can
+/// have such an address.
 pub(crate) fn dial_source(transparent: bool, client: IpAddr, to: IpAddr) -> Source {
-    if transparent && client != to && !client.is_loopback() {
+    if transparent && client != to {
         Source::Foreign(client)
     } else {
         Source::Any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_the_clients_unless_that_is_the_destination_or_forbidden() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (client, to) in [
+            ("10.0.0.1", "10.0.0.2"),
+            ("127.0.0.3", "127.0.0.2"),
+            ("fd00::1", "fd00::2"),
+        ] {
+            let (client, to) = (ip(client), ip(to));
+            assert_eq!(dial_source(true, client, to), Source::Foreign(client));
+            assert_eq!(dial_source(true, to, to), Source::Any);
+            assert_eq!(dial_source(false, client, to), Source::Any);
+        }
     }
 }

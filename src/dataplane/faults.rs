@@ -1,4 +1,4 @@
-//! Faults that tests inject. Only in builds with the feature `faults`; never in a release.
+//! Faults that tests inject. Only in tests and builds with the feature `faults`; never in a release.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,4 +1,4 @@
-//! Tunnels arriving by HBONE: handshakes, limits, and a task for each stream.
+//! Runs the tunnels that peers open to us: identify, shake hands, start a task for each stream.
 
 mod stream;
 
@@ -9,59 +9,77 @@ use std::rc::Rc;
 use super::listener::Accepted;
 use super::local;
 use super::rt::{self, First, PollSocket};
-use super::shard::{Shard, TunnelLife};
+use super::shard::Shard;
+use super::tunnel_life::TunnelLife;
 use crate::hbone::server::{self, DrainHandle, Incoming, Server};
+use crate::model::identity::Identity;
 use crate::telemetry::counters::{Limit, Role};
 use crate::telemetry::flow::Direction;
-use crate::tls::{self, Peer};
+use crate::tls::{self, Peer, TlsStream};
+
+#[cfg(test)]
+pub(super) use stream::serve as stream_task;
 
 /// One tunnel a peer opened, as its streams see it.
 #[derive(Debug)]
-struct Tunnel {
+pub(super) struct Tunnel {
     /// The peer's address.
     client: SocketAddr,
     /// Our address: the workload's.
     local: SocketAddr,
+    /// Whom the peer was told it speaks to.
+    identity: Identity,
     /// What the handshake proved.
     peer: Peer,
     /// Applications are dialled from the client's address.
     transparent: bool,
+    /// Ends it.
+    handle: DrainHandle,
 }
 
 /// Serves one connection of port 15008.
 pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted) {
     let socket = Rc::clone(&accepted.socket);
-    let work = run(&shard, transparent, accepted);
+    let work = async {
+        // Boxed: an open tunnel must not hold the room its handshake took.
+        let up = Box::pin(establish(&shard, transparent, accepted)).await;
+        if let Some((tunnel, server, life)) = up {
+            streams(&shard, &tunnel, server, life).await;
+        }
+    };
     if let First::Left(()) = rt::race(shard.force.wait(), work).await {
         socket.reset_on_close();
     }
 }
 
-async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
+type Up = (Rc<Tunnel>, Server<TlsStream<PollSocket>>, TunnelLife);
+
+/// Everything before the first stream. `None`: refused, and reported.
+async fn establish(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) -> Option<Up> {
     let Accepted { socket, client, at } = accepted;
     let client = client.get();
-    let Ok(local) = socket.local_addr() else {
-        return;
-    };
+    let local = socket.local_addr().ok()?;
     let refuse = |error: &dyn Display| {
         shard.refused(Direction::Inbound, client, Some(local), error);
+        None
     };
     let pending = match shard.admission.admit(client.ip()) {
         Ok(pending) => pending,
         Err(limit) => {
             shard.telemetry.counters().limit(limit).add(1);
-            refuse(&format_args!(
+            socket.reset_on_close();
+            return refuse(&format_args!(
                 "too many unauthenticated connections ({})",
                 limit.as_str()
             ));
-            return socket.reset_on_close();
         }
     };
     let workload = match local::workload(shard, &shard.local_key(local)).await {
         Ok(workload) => workload,
         Err(error) => return refuse(&error),
     };
-    let credentials = match shard.credentials(&workload.identity()) {
+    let identity = workload.identity();
+    let credentials = match shard.credentials(&identity).await {
         Ok(credentials) => credentials,
         Err(error) => return refuse(&error),
     };
@@ -93,16 +111,15 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
         Err(error) => return refuse(&error),
     };
     log_tunnel("inbound", client, &peer);
-    counters.tunnels_server_opened.add(1);
-    counters.tunnels_server_open.add(1);
-    let tunnel = Rc::new(Tunnel {
+    let tunnel = Tunnel {
         client,
         local,
+        identity,
         peer,
         transparent,
-    });
-    streams(shard, &tunnel, server, &handle, life).await;
-    counters.tunnels_server_open.add(-1);
+        handle,
+    };
+    Some((Rc::new(tunnel), server, life))
 }
 
 /// Says who is at the other end of a new tunnel, and how it is protected.
@@ -121,13 +138,13 @@ pub(crate) fn log_tunnel(direction: &'static str, address: SocketAddr, peer: &Pe
 }
 
 /// Starts a task for each stream until the tunnel ends.
-async fn streams<T: crate::transport::Transport + 'static>(
+async fn streams(
     shard: &Rc<Shard>,
     tunnel: &Rc<Tunnel>,
-    mut server: Server<T>,
-    handle: &DrainHandle,
+    mut server: Server<TlsStream<PollSocket>>,
     life: TunnelLife,
 ) {
+    let _open = Gauge::raise(shard);
     let accept = async {
         while let Some(next) = server.next().await {
             match next {
@@ -142,12 +159,30 @@ async fn streams<T: crate::transport::Transport + 'static>(
     };
     let wind_down = async {
         rt::race(shard.drain.wait(), life.graceful()).await;
-        handle.drain();
+        tunnel.handle.drain();
         life.ended().await;
-        handle.abort();
+        tunnel.handle.abort();
         std::future::pending::<()>().await;
     };
     rt::race(accept, wind_down).await;
+}
+
+/// Counts an open tunnel however it ends.
+struct Gauge<'a>(&'a Shard);
+
+impl<'a> Gauge<'a> {
+    fn raise(shard: &'a Shard) -> Self {
+        let counters = shard.telemetry.counters();
+        counters.tunnels_server_opened.add(1);
+        counters.tunnels_server_open.add(1);
+        Self(shard)
+    }
+}
+
+impl Drop for Gauge<'_> {
+    fn drop(&mut self) {
+        self.0.telemetry.counters().tunnels_server_open.add(-1);
+    }
 }
 
 fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
@@ -161,9 +196,6 @@ fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
             return respond.refuse(refusal.status);
         }
     };
-    let task = {
-        let (shard, tunnel) = (Rc::clone(shard), Rc::clone(tunnel));
-        async move { Box::pin(stream::serve(&shard, &tunnel, request, respond, at)).await }
-    };
-    shard.spawn(task, || {});
+    let (ours, tunnel) = (Rc::clone(shard), Rc::clone(tunnel));
+    shard.spawn(stream::serve(ours, tunnel, request, respond, at), || {});
 }

@@ -31,10 +31,10 @@ pub(crate) struct Accepted {
 /// What to do with the connections of a listener.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
-    /// Captured outbound.
-    Outbound(LocalKey),
-    /// Captured inbound plain text; the flag: dial from the client's address.
-    Plaintext(bool),
+    /// Captured outbound; the port is the listener's own.
+    Outbound(LocalKey, u16),
+    /// Captured inbound plain text; the flag: dial from the client's address; the port as above.
+    Plaintext(bool, u16),
     /// HBONE; the flag as above.
     Inbound(bool),
     /// SOCKS5.
@@ -47,8 +47,10 @@ impl Kind {
     pub(crate) fn new(config: &Config, planned: &PlannedListener) -> Self {
         let local = LocalKey::of_listener(&config.mode, planned.addr.ip());
         match &planned.role {
-            ListenerRole::Outbound => Self::Outbound(local),
-            ListenerRole::InboundPlaintext => Self::Plaintext(planned.transparent),
+            ListenerRole::Outbound => Self::Outbound(local, planned.addr.port()),
+            ListenerRole::InboundPlaintext => {
+                Self::Plaintext(planned.transparent, planned.addr.port())
+            }
             ListenerRole::Inbound => Self::Inbound(planned.transparent),
             ListenerRole::Socks5 => Self::Socks(local),
             ListenerRole::Forward(to, account) => {
@@ -60,8 +62,8 @@ impl Kind {
 
     const fn counted(&self) -> ListenerKind {
         match self {
-            Self::Outbound(_) => ListenerKind::Outbound,
-            Self::Plaintext(_) => ListenerKind::InboundPlaintext,
+            Self::Outbound(..) => ListenerKind::Outbound,
+            Self::Plaintext(..) => ListenerKind::InboundPlaintext,
             Self::Inbound(_) => ListenerKind::Inbound,
             Self::Socks(_) => ListenerKind::Socks5,
             Self::Forward(..) => ListenerKind::Forward,
@@ -70,8 +72,8 @@ impl Kind {
 
     const fn direction(&self) -> Direction {
         match self {
-            Self::Outbound(_) | Self::Socks(_) | Self::Forward(..) => Direction::Outbound,
-            Self::Plaintext(_) | Self::Inbound(_) => Direction::Inbound,
+            Self::Outbound(..) | Self::Socks(_) | Self::Forward(..) => Direction::Outbound,
+            Self::Plaintext(..) | Self::Inbound(_) => Direction::Inbound,
         }
     }
 }
@@ -83,7 +85,7 @@ impl Kind {
 pub(crate) fn start(shard: &Rc<Shard>, planned: PlannedListener, kind: Kind) -> io::Result<()> {
     let listener = Listener::from_fd(planned.fd)?;
     let task = accept_loop(Rc::clone(shard), listener, kind, planned.addr);
-    shard.spawn(task, || {});
+    shard.spawn_vital(task, "an accept loop");
     Ok(())
 }
 
@@ -100,7 +102,12 @@ async fn accept_loop(shard: Rc<Shard>, listener: Listener, kind: Kind, addr: Soc
             }
         }
         match accept_batch(&shard, &listener, &kind) {
-            Ok(()) => backoff = ACCEPT_BACKOFF_MIN,
+            Ok(Batch::Emptied) => backoff = ACCEPT_BACKOFF_MIN,
+            Ok(Batch::More) => {
+                backoff = ACCEPT_BACKOFF_MIN;
+                // Readiness may be known already: without this, a flood would keep all others out.
+                rt::yield_now().await;
+            }
             Err(error) => {
                 exhausted(&shard, &listener, addr, &error, &mut reserve);
                 rt::sleep(backoff).await;
@@ -114,18 +121,26 @@ fn longer(backoff: Duration) -> Duration {
     (backoff * 2).min(ACCEPT_BACKOFF_MAX)
 }
 
+/// What a bounded round of accepts left.
+enum Batch {
+    /// Nothing waits.
+    Emptied,
+    /// Something may wait.
+    More,
+}
+
 /// Takes what waits, bounded; an error means that descriptors or memory ran out.
-fn accept_batch(shard: &Rc<Shard>, listener: &Listener, kind: &Kind) -> io::Result<()> {
+fn accept_batch(shard: &Rc<Shard>, listener: &Listener, kind: &Kind) -> io::Result<Batch> {
     for _ in 0..ACCEPTS_PER_TURN_MAX {
         match listener.try_accept() {
             Ok((fd, peer)) => admit(shard, kind, fd, peer),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Batch::Emptied),
             Err(error) if sys::fds::is_exhausted(&error) => return Err(error),
             // The connection ended before we took it (accept(2): treat network errors as retry).
             Err(_) => shard.telemetry.counters().accept_errors.add(1),
         }
     }
-    Ok(())
+    Ok(Batch::More)
 }
 
 /// One descriptor kept back: with it the connections that wait are answered by a reset instead of
@@ -152,10 +167,14 @@ fn exhausted(
         "cannot accept; resetting waiting connections. Raise the descriptor limit (ulimit -n, \
          LimitNOFILE=) or lower limits.connections"
     );
-    if reserve.0.take().is_some()
-        && let Ok((fd, _)) = listener.try_accept()
-    {
-        sys::socket::reset_on_close(sys::fds::borrow(&fd));
+    if reserve.0.take().is_some() {
+        // Each is closed before the next is taken, so one descriptor serves for all.
+        for _ in 0..ACCEPTS_PER_TURN_MAX {
+            match listener.try_accept() {
+                Ok((fd, _)) => sys::socket::reset_on_close(sys::fds::borrow(&fd)),
+                Err(_) => break,
+            }
+        }
     }
     *reserve = Reserve::new();
 }
@@ -174,7 +193,7 @@ fn admit(shard: &Rc<Shard>, kind: &Kind, fd: OwnedFd, peer: SocketAddr) {
     let options = match kind {
         Kind::Inbound(_) => shard.tunnel_options(),
         Kind::Socks(_) => ConnectionOptions::default(),
-        Kind::Outbound(_) | Kind::Plaintext(_) | Kind::Forward(..) => shard.connection_options(),
+        Kind::Outbound(..) | Kind::Plaintext(..) | Kind::Forward(..) => shard.connection_options(),
     };
     set_connection_options(sys::fds::borrow(&fd), &options);
     let socket = match Socket::from_fd(fd) {
@@ -195,12 +214,19 @@ fn admit(shard: &Rc<Shard>, kind: &Kind, fd: OwnedFd, peer: SocketAddr) {
 }
 
 async fn serve(shard: Rc<Shard>, kind: Kind, accepted: Accepted, _open: Open) {
+    let client = accepted.client.ip();
     match kind {
-        Kind::Outbound(local) => Box::pin(outbound::captured(shard, local, accepted)).await,
+        Kind::Outbound(local, port) => {
+            let local = local.or_of_client(client);
+            Box::pin(outbound::captured(shard, local, port, accepted)).await;
+        }
         Kind::Forward(local, to) => Box::pin(outbound::forward(shard, local, to, accepted)).await,
-        Kind::Socks(local) => Box::pin(socks::serve(shard, local, accepted)).await,
-        Kind::Plaintext(transparent) => {
-            Box::pin(passthrough::serve(shard, transparent, accepted)).await
+        Kind::Socks(local) => {
+            let local = local.or_of_client(client);
+            Box::pin(socks::serve(shard, local, accepted)).await;
+        }
+        Kind::Plaintext(transparent, port) => {
+            Box::pin(passthrough::serve(shard, transparent, port, accepted)).await;
         }
         Kind::Inbound(transparent) => Box::pin(inbound::serve(shard, transparent, accepted)).await,
     }

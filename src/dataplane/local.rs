@@ -43,6 +43,14 @@ impl LocalKey {
         }
     }
 
+    /// On a listener that takes any address, the workload is the one that owns the client's.
+    pub(crate) fn or_of_client(self, client: IpAddr) -> Self {
+        match self {
+            Self::Address(ip) if ip.is_unspecified() => Self::Address(client),
+            known => known,
+        }
+    }
+
     fn find(&self, snapshot: &Snapshot, network: &Arc<str>) -> Option<Arc<Workload>> {
         match self {
             Self::Dedicated(info) => snapshot.local_workload(info).cloned(),

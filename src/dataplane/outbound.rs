@@ -24,25 +24,16 @@ use crate::sys::socket::Source;
 use crate::telemetry::OpenFlow;
 use crate::telemetry::flow::{Direction, Flow, Party};
 
-/// Serves a captured connection.
-pub(crate) async fn captured(shard: Rc<Shard>, local: LocalKey, accepted: Accepted) {
-    let socket = Rc::clone(&accepted.socket);
-    let client = accepted.client.get();
-    let to = match capture::destination(&socket) {
-        Ok(to) => to,
+/// Serves a captured connection; `own_port` is its listener's.
+pub(crate) async fn captured(shard: Rc<Shard>, local: LocalKey, own_port: u16, accepted: Accepted) {
+    match capture::destination(&accepted.socket, own_port) {
+        Ok(to) => run(&shard, &local, accepted, Target::Address(to)).await,
         Err(error) => {
+            let client = accepted.client.get();
             shard.refused(Direction::Outbound, client, None, &error);
-            return socket.reset_on_close();
+            accepted.socket.reset_on_close();
         }
-    };
-    run(
-        &shard,
-        &local,
-        accepted,
-        Target::Address(to),
-        Some(to.get()),
-    )
-    .await;
+    }
 }
 
 /// Serves a connection of a forward.
@@ -52,43 +43,46 @@ pub(crate) async fn forward(
     to: ForwardTarget,
     accepted: Accepted,
 ) {
-    let shown = match &to {
-        ForwardTarget::Address(addr) => Some(*addr),
-        ForwardTarget::Hostname(..) => None,
-    };
-    run(
-        &shard,
-        &local,
-        accepted,
-        capture::forward_target(&to),
-        shown,
-    )
-    .await;
+    run(&shard, &local, accepted, capture::forward_target(&to)).await;
 }
 
-async fn run(
-    shard: &Rc<Shard>,
-    local: &LocalKey,
-    accepted: Accepted,
-    target: Target,
-    shown: Option<SocketAddr>,
-) {
-    let (socket, client) = (Rc::clone(&accepted.socket), accepted.client.get());
+async fn run(shard: &Rc<Shard>, local: &LocalKey, accepted: Accepted, target: Target) {
+    let socket = Rc::clone(&accepted.socket);
     let work = async {
-        match capture::identify(shard, local, accepted, target).await {
-            // The larger futures of the way up are given back before the relay begins.
-            Ok(captured) => match Box::pin(connect(shard, captured)).await {
-                Ok(open) => Box::pin(open.relay()).await,
-                Err(_reported) => socket.reset_on_close(),
-            },
-            Err(error) => {
-                shard.refused(Direction::Outbound, client, shown, &error);
-                socket.reset_on_close();
-            }
+        // Boxed, like every set-up: an idle relay must not hold the room it took.
+        match Box::pin(prepare(shard, local, accepted, target)).await {
+            Some(open) => open.relay(shard).await,
+            None => socket.reset_on_close(),
         }
     };
     if let First::Left(()) = rt::race(shard.force.wait(), work).await {
         socket.reset_on_close();
+    }
+}
+
+/// Everything before the relay. `None`: failed, and reported.
+async fn prepare(
+    shard: &Rc<Shard>,
+    local: &LocalKey,
+    accepted: Accepted,
+    target: Target,
+) -> Option<Open> {
+    let client = accepted.client.get();
+    let shown = shown(&target);
+    match capture::identify(shard, local, accepted, target).await {
+        Ok(captured) => connect(shard, captured).await.ok(),
+        Err(error) => {
+            shard.refused(Direction::Outbound, client, shown, &error);
+            None
+        }
+    }
+}
+
+/// The address a log line shows for a target.
+pub(super) const fn shown(target: &Target) -> Option<SocketAddr> {
+    match target {
+        Target::Address(to) => Some(to.get()),
+        Target::Hostname(..) => None,
     }
 }
 
@@ -98,24 +92,24 @@ pub(crate) struct Open {
     client: Rc<Socket>,
     server: Side,
     flow: OpenFlow,
-    #[cfg(feature = "faults")]
+    #[cfg(any(test, feature = "faults"))]
     port: u16,
 }
 
 impl Open {
     /// Relays to the end and reports.
-    pub(crate) async fn relay(self) {
+    pub(crate) async fn relay(self, shard: &Shard) {
         let Self {
             client,
             server,
             flow,
-            #[cfg(feature = "faults")]
+            #[cfg(any(test, feature = "faults"))]
             port,
         } = self;
-        #[cfg(feature = "faults")]
+        #[cfg(any(test, feature = "faults"))]
         super::faults::trip(port);
-        let permit = Permit::outbound();
-        let reason = relay::run(Side::Tcp(client), server, permit, &flow, &never()).await;
+        let (sides, permit) = ((Side::Tcp(client), server), Permit::outbound());
+        let reason = relay::run(shard, sides, permit, &flow, &never()).await;
         flow.finish(&reason, rt::now());
     }
 }
@@ -125,11 +119,8 @@ pub(crate) async fn connect(shard: &Rc<Shard>, captured: Captured) -> Result<Ope
     match decide(shard, &captured) {
         Ok(route) => dial_route(shard, &captured, route).await,
         Err(reason) => {
-            let to = match &captured.target {
-                Target::Address(to) => Some(to.get()),
-                Target::Hostname(..) => None,
-            };
-            shard.refused(Direction::Outbound, captured.client.get(), to, &reason);
+            let (client, to) = (captured.client.get(), shown(&captured.target));
+            shard.refused(Direction::Outbound, client, to, &reason);
             Err(reason)
         }
     }
@@ -208,7 +199,7 @@ async fn dial_route(
                 client: Rc::clone(&captured.socket),
                 server,
                 flow,
-                #[cfg(feature = "faults")]
+                #[cfg(any(test, feature = "faults"))]
                 port: match &captured.target {
                     Target::Address(to) => to.port(),
                     Target::Hostname(_, port) => *port,

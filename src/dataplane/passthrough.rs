@@ -10,31 +10,65 @@ use super::listener::Accepted;
 use super::local;
 use super::permission::permitted;
 use super::relay::{self, Side};
-use super::rt::{self, First};
+use super::rt::{self, First, Socket};
 use super::shard::Shard;
-use crate::decision::authorize::ConnectionFacts;
+use super::table::Registration;
+use crate::decision::authorize::{ConnectionFacts, Permit};
 use crate::decision::inbound::plaintext_service;
 use crate::model::addr::{ClientAddr, NetworkAddress};
 use crate::model::close::CloseReason;
 use crate::model::workload::Workload;
+use crate::sys::socket::Source;
+use crate::telemetry::OpenFlow;
 use crate::telemetry::flow::{Direction, Flow, Party};
 
-/// Serves one connection of port 15006.
-pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted) {
+/// Serves one connection of port 15006; `own_port` is its listener's.
+pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, own_port: u16, accepted: Accepted) {
     let socket = Rc::clone(&accepted.socket);
-    let work = run(&shard, transparent, accepted);
+    let work = async {
+        let prepared = Box::pin(prepare(&shard, transparent, own_port, accepted)).await;
+        let Some((open, outcome)) = prepared else {
+            return socket.reset_on_close();
+        };
+        let reason = match outcome {
+            Ok((permit, server)) => {
+                let sides = (Side::Tcp(Rc::clone(&socket)), Side::Tcp(server));
+                let close = &open.registration.entry().close;
+                relay::run(&shard, sides, permit, &open.flow, close).await
+            }
+            Err(reason) => {
+                socket.reset_on_close();
+                reason
+            }
+        };
+        open.flow.finish(&reason, rt::now());
+    };
     if let First::Left(()) = rt::race(shard.force.wait(), work).await {
         socket.reset_on_close();
     }
 }
 
-async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
+/// A connection that is counted, and in the table of those a policy change may close.
+struct Open {
+    flow: OpenFlow,
+    registration: Registration,
+}
+
+type Outcome = Result<(Permit, Rc<Socket>), CloseReason>;
+
+/// Everything before the relay. `None`: refused before its context was complete, and reported.
+async fn prepare(
+    shard: &Rc<Shard>,
+    transparent: bool,
+    own_port: u16,
+    accepted: Accepted,
+) -> Option<(Open, Outcome)> {
     let Accepted { socket, client, at } = accepted;
     let refuse = |to, error: &dyn std::fmt::Display| {
         shard.refused(Direction::Inbound, client.get(), to, error);
-        socket.reset_on_close();
+        None
     };
-    let to = match capture::destination(&socket) {
+    let to = match capture::destination(&socket, own_port) {
         Ok(to) => to.get(),
         Err(error) => return refuse(None, &error),
     };
@@ -47,41 +81,34 @@ async fn run(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) {
     };
     let flow = describe(shard, client, to, &workload);
     let flow = shard.telemetry.opened(flow, at);
-    let facts = ConnectionFacts {
+    let registration = shard.table.register(ConnectionFacts {
         identity: None,
         source_ip: client.ip(),
         destination_ip: to.ip(),
         destination_port: to.port(),
         destination: workload,
-    };
-    let registration = shard.table.register(facts);
-    let close = registration.entry().close.clone();
-    let reason = match permitted(shard, &registration.entry().facts).await {
-        Err(denied) => {
-            if let Some(policy) = denied.policy() {
-                flow.set_policy(Arc::clone(policy));
-            }
-            Err(CloseReason::from(denied))
+    });
+    let open = Open { flow, registration };
+    let source = dial::dial_source(transparent, client.ip(), to.ip());
+    let outcome = authorize_and_dial(shard, &open, to, source).await;
+    Some((open, outcome))
+}
+
+async fn authorize_and_dial(shard: &Shard, open: &Open, to: SocketAddr, source: Source) -> Outcome {
+    let entry = open.registration.entry();
+    let permit = permitted(shard, &entry.facts).await.map_err(|denied| {
+        if let Some(policy) = denied.policy() {
+            open.flow.set_policy(Arc::clone(policy));
         }
-        Ok(permit) => {
-            let source = dial::dial_source(transparent, client.ip(), to.ip());
-            match dial::tcp(shard, to, source, &shard.connection_options()).await {
-                Ok(server) => Ok((permit, server)),
-                Err(error) => Err(CloseReason::Dial(error.to_string())),
-            }
-        }
-    };
-    let reason = match reason {
-        Ok((permit, server)) => {
-            let (client, server) = (Side::Tcp(Rc::clone(&socket)), Side::Tcp(server));
-            relay::run(client, server, permit, &flow, &close).await
-        }
-        Err(reason) => {
-            socket.reset_on_close();
-            reason
-        }
-    };
-    flow.finish(&reason, rt::now());
+        CloseReason::from(denied)
+    })?;
+    let options = shard.connection_options();
+    let dial = dial::tcp(shard, to, source, &options);
+    match rt::race(entry.close.wait(), dial).await {
+        First::Left(reason) => Err(reason),
+        First::Right(Ok(server)) => Ok((permit, server)),
+        First::Right(Err(error)) => Err(CloseReason::Dial(error.to_string())),
+    }
 }
 
 fn describe(shard: &Shard, client: ClientAddr, to: SocketAddr, workload: &Arc<Workload>) -> Flow {

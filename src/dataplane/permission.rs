@@ -8,30 +8,24 @@ use crate::telemetry::counters::Limit;
 
 /// Authorizes, waiting a moment for a policy that is attached but not known yet (then: denied).
 pub(crate) async fn permitted(shard: &Shard, facts: &ConnectionFacts) -> Result<Permit, Denied> {
-    let wait = shard.config.timeouts.policy_wait;
-    let decide = || {
-        let decision = authorize(facts, &shard.snapshot());
-        notes::report(shard, facts, &decision.notes);
-        decision.verdict
-    };
-    let first = match decide() {
-        Err(denied @ Denied::PolicyUnknown { .. }) => denied,
-        verdict => return verdict,
-    };
-    let later = async {
+    let settled = async {
         loop {
             let changed = shard.changed.next();
-            match decide() {
+            let decision = authorize(facts, &shard.snapshot());
+            match decision.verdict {
                 Err(Denied::PolicyUnknown { .. }) => changed.await,
-                verdict => return verdict,
+                Ok(_) | Err(Denied::Explicit { .. } | Denied::NoneAllowed) => return decision,
             }
         }
     };
-    match rt::within(wait, later).await {
-        Some(verdict) => verdict,
+    let wait = shard.config.timeouts.policy_wait;
+    let decision = match rt::within(wait, settled).await {
+        Some(settled) => settled,
         None => {
             shard.telemetry.counters().limit(Limit::PolicyWait).add(1);
-            Err(first)
+            authorize(facts, &shard.snapshot())
         }
-    }
+    };
+    notes::report(shard, facts, &decision.notes);
+    decision.verdict
 }

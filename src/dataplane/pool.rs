@@ -1,30 +1,33 @@
 //! The HBONE tunnels one shard has opened, shared by the streams that may use them.
 //!
-//! A tunnel is used only for exactly its [`Key`]. Callers that need a tunnel while one is being
-//! dialled wait for that dial and are all answered by it. A tunnel at its stream limit takes new
-//! streams again once some end.
+//! A tunnel is used only for exactly its [`Key`]. It is in the pool from the moment its dial starts:
+//! callers that find room in it hold a lease and wait for that dial, which answers them all. A tunnel
+//! at its stream limit takes new streams again once some end.
+
+mod tunnel;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 
 use super::dial::{self, DialError};
-use super::rt::{self, First, PollSocket, Signal};
+use super::rt::{self, First, PollSocket};
 use super::shard::Shard;
+use super::tunnel_life::TunnelLife;
 use crate::config::limits::POOL_TUNNELS_MAX;
 use crate::hbone;
-use crate::hbone::client::{OpenError, Opener};
+use crate::hbone::client::{Driver, OpenError, Opener};
 use crate::hbone::connect::{ConnectRequest, ConnectResponse};
 use crate::hbone::stream::Stream;
 use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::sys::socket::Source;
 use crate::telemetry::counters::{Limit, Role};
-use crate::tls;
+use crate::tls::{self, TlsStream};
+use tunnel::{Lease, Tunnel};
 
 /// What makes two tunnels interchangeable. All parts must be equal; a tunnel is never shared on a
 /// hash alone.
@@ -41,29 +44,9 @@ pub(crate) struct Key {
 /// The tunnels of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    slots: RefCell<FxHashMap<Key, Rc<Slot>>>,
-    tunnels: Cell<usize>,
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    tunnels: RefCell<Vec<Rc<Tunnel>>>,
-    dialling: RefCell<Option<Signal<Result<(), CloseReason>>>>,
-}
-
-/// One open tunnel.
-#[derive(Debug)]
-struct Tunnel {
-    opener: Opener,
-    leases: Cell<usize>,
-    unused_since: Cell<Instant>,
-    retired: Cell<bool>,
-}
-
-/// One stream's share of a tunnel; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    tunnel: Rc<Tunnel>,
+    /// A key is here as long as it has tunnels.
+    tunnels: RefCell<FxHashMap<Key, Vec<Rc<Tunnel>>>>,
+    count: Cell<usize>,
 }
 
 /// A stream and its share of the tunnel.
@@ -73,39 +56,54 @@ pub(crate) struct TunnelStream {
     pub(crate) lease: Lease,
 }
 
-impl Lease {
-    fn take(tunnel: &Rc<Tunnel>) -> Self {
-        tunnel.leases.set(tunnel.leases.get() + 1);
-        Self {
-            tunnel: Rc::clone(tunnel),
-        }
+impl Pool {
+    /// A lease of the first tunnel with room.
+    fn lease(&self, key: &Key, streams_max: usize) -> Option<Lease> {
+        let tunnels = self.tunnels.borrow();
+        let free = tunnels
+            .get(key)?
+            .iter()
+            .find(|tunnel| tunnel.has_room(streams_max))?;
+        Some(Lease::take(free))
     }
-}
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let tunnel = &self.tunnel;
-        tunnel.leases.set(tunnel.leases.get() - 1);
-        if tunnel.leases.get() == 0 {
-            tunnel.unused_since.set(rt::now());
-            if tunnel.retired.get() {
-                tunnel.opener.close_when_idle();
+    fn add(&self, key: &Key, tunnel: &Rc<Tunnel>) {
+        self.count.set(self.count.get() + 1);
+        let mut tunnels = self.tunnels.borrow_mut();
+        tunnels
+            .entry(key.clone())
+            .or_default()
+            .push(Rc::clone(tunnel));
+    }
+
+    fn remove(&self, key: &Key, tunnel: &Rc<Tunnel>) {
+        self.count.set(self.count.get() - 1);
+        let mut tunnels = self.tunnels.borrow_mut();
+        if let Some(of_key) = tunnels.get_mut(key) {
+            of_key.retain(|other| !Rc::ptr_eq(other, tunnel));
+            if of_key.is_empty() {
+                tunnels.remove(key);
             }
         }
     }
-}
 
-impl Tunnel {
-    fn has_room(&self, limit: usize) -> bool {
-        !self.retired.get() && self.opener.is_usable() && self.leases.get() < limit
-    }
-
-    /// Takes no new streams; closes when the last one ends.
-    fn retire(&self) {
-        self.retired.set(true);
-        if self.leases.get() == 0 {
-            self.opener.close_when_idle();
+    /// Makes room for one more tunnel, at the cost of the one that is unused for longest.
+    fn make_room(&self) -> bool {
+        if self.count.get() < POOL_TUNNELS_MAX {
+            return true;
         }
+        let tunnels = self.tunnels.borrow();
+        let unused = tunnels
+            .values()
+            .flatten()
+            .filter(|tunnel| tunnel.is_unused());
+        let Some(oldest) = unused.min_by_key(|tunnel| tunnel.unused_since()).cloned() else {
+            return false;
+        };
+        drop(tunnels);
+        oldest.retire();
+        // It counts until its task has closed it: one tunnel too many for a moment.
+        true
     }
 }
 
@@ -123,15 +121,15 @@ pub(crate) async fn open(
     let limit = shard.config.timeouts.connect_answer;
     let mut last = None;
     for _ in 0..OPEN_ATTEMPTS {
-        let lease = acquire(shard, key).await?;
-        match rt::within(limit, lease.tunnel.opener.open(request)).await {
+        let (lease, opener) = acquire(shard, key).await?;
+        match rt::within(limit, opener.open(request)).await {
             Some(Ok((response, stream))) => {
                 shard.telemetry.counters().streams_client_opened.add(1);
                 return Ok((TunnelStream { stream, lease }, response));
             }
             Some(Err(error)) if error.is_retryable() => {
                 // The peer never saw the request, so nothing can happen twice.
-                lease.tunnel.retire();
+                lease.tunnel().retire();
                 last = Some(error);
             }
             Some(Err(OpenError::Status(status))) => {
@@ -157,76 +155,115 @@ pub(crate) async fn open(
     )))
 }
 
-async fn acquire(shard: &Rc<Shard>, key: &Key) -> Result<Lease, CloseReason> {
-    let per_tunnel = usize::from(shard.config.pool.max_streams_per_connection);
-    loop {
-        let slot = Rc::clone(
-            shard
-                .pool
-                .slots
-                .borrow_mut()
-                .entry(key.clone())
-                .or_default(),
-        );
-        let free = slot
-            .tunnels
-            .borrow()
-            .iter()
-            .find(|tunnel| tunnel.has_room(per_tunnel.min(tunnel.opener.peer_max_streams())))
-            .map(Lease::take);
-        if let Some(lease) = free {
-            if per_tunnel == 1 {
-                lease.tunnel.retired.set(true);
-            }
-            return Ok(lease);
-        }
-        let pending = slot.dialling.borrow().clone();
-        let dialled = match pending {
-            Some(dialled) => dialled,
-            None => start_dial(shard, key, &slot),
-        };
-        dialled.wait().await?;
-    }
-}
-
-/// Dials in a task of its own, so that the caller that happened to come first may leave.
-fn start_dial(shard: &Rc<Shard>, key: &Key, slot: &Rc<Slot>) -> Signal<Result<(), CloseReason>> {
-    let dialled = Signal::default();
-    *slot.dialling.borrow_mut() = Some(dialled.clone());
-    let finish = {
-        let (slot, dialled) = (Rc::clone(slot), dialled.clone());
-        move |result| {
-            *slot.dialling.borrow_mut() = None;
-            dialled.fire(result);
-        }
+/// A place in a tunnel that is up.
+async fn acquire(shard: &Rc<Shard>, key: &Key) -> Result<(Lease, Opener), CloseReason> {
+    let streams_max = usize::from(shard.config.pool.max_streams_per_connection);
+    let lease = match shard.pool.lease(key, streams_max) {
+        Some(lease) => lease,
+        None => Lease::take(&start(shard, key)?),
     };
-    let (on_panic, task) = (finish.clone(), {
-        let (shard, key, slot) = (Rc::clone(shard), key.clone(), Rc::clone(slot));
-        async move { finish(establish(&shard, &key, &slot).await) }
-    });
-    shard.spawn(task, move || on_panic(Err(CloseReason::Panic)));
-    dialled
+    if streams_max == 1 {
+        lease.tunnel().spend();
+    }
+    let opener = lease.tunnel().up().await?;
+    Ok((lease, opener))
 }
 
-async fn establish(shard: &Rc<Shard>, key: &Key, slot: &Rc<Slot>) -> Result<(), CloseReason> {
-    if shard.pool.tunnels.get() >= POOL_TUNNELS_MAX {
-        shard
-            .telemetry
-            .counters()
-            .limit(Limit::TunnelsPerShard)
-            .add(1);
+/// Puts a tunnel into the pool and dials it in a task of its own, so that the caller that happened to
+/// come first may leave.
+fn start(shard: &Rc<Shard>, key: &Key) -> Result<Rc<Tunnel>, CloseReason> {
+    if !shard.pool.make_room() {
+        let counters = shard.telemetry.counters();
+        counters.limit(Limit::TunnelsPerShard).add(1);
         return Err(CloseReason::Limit(format!(
-            "this shard has {POOL_TUNNELS_MAX} open tunnels"
+            "this shard has {POOL_TUNNELS_MAX} tunnels in use"
         )));
     }
-    let credentials = shard.credentials(&key.source)?;
+    let tunnel = Tunnel::new();
+    shard.pool.add(key, &tunnel);
+    let entry = Entry {
+        shard: Rc::clone(shard),
+        key: key.clone(),
+        tunnel: Rc::clone(&tunnel),
+    };
+    shard.spawn(serve(entry), || {});
+    Ok(tunnel)
+}
+
+/// A tunnel's place in the pool: left however its task ends, and whoever still waits for the dial is
+/// answered then.
+struct Entry {
+    shard: Rc<Shard>,
+    key: Key,
+    tunnel: Rc<Tunnel>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.shard.pool.remove(&self.key, &self.tunnel);
+        self.tunnel.spend();
+        // A dial that had a result has told it. What is left is a panic, or the shard's end.
+        let reason = if self.shard.force.get().is_some() {
+            CloseReason::Drain
+        } else {
+            CloseReason::Panic
+        };
+        self.tunnel.failed(reason);
+    }
+}
+
+/// Dials a tunnel and runs it to its end.
+async fn serve(entry: Entry) {
+    let Entry { shard, key, tunnel } = &entry;
+    let dial = Box::pin(establish(shard, key));
+    let (opener, driver, life) = match rt::race(shard.force.wait(), dial).await {
+        First::Left(()) => return,
+        First::Right(Ok(up)) => up,
+        First::Right(Err(reason)) => {
+            shard.telemetry.counters().tunnels_client_failed.add(1);
+            // Out of the pool first: who is told of the failure may try again at once.
+            tunnel.spend();
+            return tunnel.failed(reason);
+        }
+    };
+    let _open = Gauge::raise(shard);
+    tunnel.came_up(opener);
+    if let First::Left(Err(error)) = rt::race(driver, watch(shard, tunnel, life)).await {
+        tracing::debug!(target: "corelane::pool", %error, "tunnel ended");
+    }
+}
+
+/// Counts an open tunnel however it ends.
+struct Gauge(Rc<Shard>);
+
+impl Gauge {
+    fn raise(shard: &Rc<Shard>) -> Self {
+        let counters = shard.telemetry.counters();
+        counters.tunnels_client_opened.add(1);
+        counters.tunnels_client_open.add(1);
+        Self(Rc::clone(shard))
+    }
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.0.telemetry.counters().tunnels_client_open.add(-1);
+    }
+}
+
+type Up = (Opener, Driver<TlsStream<PollSocket>>, TunnelLife);
+
+async fn establish(shard: &Rc<Shard>, key: &Key) -> Result<Up, CloseReason> {
+    #[cfg(any(test, feature = "faults"))]
+    super::faults::trip(key.next_hop.port());
+    let credentials = shard.credentials(&key.source).await?;
     let options = shard.tunnel_options();
     let socket = match dial::tcp(shard, key.next_hop, Source::Any, &options).await {
         Ok(socket) => socket,
         Err(error @ DialError::TimedOut { .. }) => {
             return Err(CloseReason::ConnectTimeout(error.to_string()));
         }
-        Err(error) => return Err(CloseReason::Connect(error.to_string())),
+        Err(error @ DialError::Io { .. }) => return Err(CloseReason::Connect(error.to_string())),
     };
     let started = rt::now();
     let counters = shard.telemetry.counters();
@@ -255,104 +292,21 @@ async fn establish(shard: &Rc<Shard>, key: &Key, slot: &Rc<Slot>) -> Result<(), 
         Ok(open) => open,
         Err(error) => return Err(CloseReason::Http2(error.to_string())),
     };
-    let life = super::shard::TunnelLife::new(credentials.not_after(), peer.not_after);
     super::inbound::log_tunnel("outbound", key.next_hop, &peer);
-    let tunnel = Rc::new(Tunnel {
-        opener,
-        leases: Cell::new(0),
-        unused_since: Cell::new(rt::now()),
-        retired: Cell::new(false),
-    });
-    slot.tunnels.borrow_mut().push(Rc::clone(&tunnel));
-    shard.pool.tunnels.set(shard.pool.tunnels.get() + 1);
-    counters.tunnels_client_opened.add(1);
-    counters.tunnels_client_open.add(1);
-    let drive = drive(
-        Rc::clone(shard),
-        key.clone(),
-        Rc::clone(slot),
-        tunnel,
-        driver,
-        life,
-    );
-    shard.spawn(drive, || {});
-    Ok(())
-}
-
-/// Runs a tunnel to its end, then forgets it.
-async fn drive<D>(
-    shard: Rc<Shard>,
-    key: Key,
-    slot: Rc<Slot>,
-    tunnel: Rc<Tunnel>,
-    driver: D,
-    life: super::shard::TunnelLife,
-) where
-    D: Future<Output = Result<(), hbone::HboneError>>,
-{
-    let _leave = Leave {
-        shard: Rc::clone(&shard),
-        key,
-        slot,
-        tunnel: Rc::clone(&tunnel),
-    };
-    if let First::Left(Err(error)) = rt::race(driver, watch(&shard, &tunnel, life)).await {
-        tracing::debug!(target: "corelane::pool", %error, "tunnel ended");
-    }
-}
-
-/// Takes the tunnel out of the pool however its task ends.
-struct Leave {
-    shard: Rc<Shard>,
-    key: Key,
-    slot: Rc<Slot>,
-    tunnel: Rc<Tunnel>,
-}
-
-impl Drop for Leave {
-    fn drop(&mut self) {
-        self.tunnel.retired.set(true);
-        self.slot
-            .tunnels
-            .borrow_mut()
-            .retain(|tunnel| !Rc::ptr_eq(tunnel, &self.tunnel));
-        let pool = &self.shard.pool;
-        pool.tunnels.set(pool.tunnels.get() - 1);
-        self.shard.telemetry.counters().tunnels_client_open.add(-1);
-        let unused = self.slot.tunnels.borrow().is_empty() && self.slot.dialling.borrow().is_none();
-        if unused {
-            pool.slots.borrow_mut().remove(&self.key);
-        }
-    }
+    let life = TunnelLife::new(credentials.not_after(), peer.not_after);
+    Ok((opener, driver, life))
 }
 
 /// Retires the tunnel when it was unused long enough, when its certificates near their end, or when
-/// the node drains; returns when it must end at once.
-async fn watch(shard: &Shard, tunnel: &Tunnel, life: super::shard::TunnelLife) {
-    let idle = shard.config.pool.unused_release_timeout;
+/// the node drains; completes when it must end at once.
+async fn watch(shard: &Shard, tunnel: &Tunnel, life: TunnelLife) {
     let retire = async {
-        loop {
-            let unused = rt::now().saturating_duration_since(tunnel.unused_since.get());
-            if tunnel.leases.get() == 0 && unused >= idle {
-                break;
-            }
-            let next = if tunnel.leases.get() == 0 {
-                idle - unused
-            } else {
-                idle
-            };
-            if let First::Right(()) = rt::race(rt::sleep(next), life.graceful()).await {
-                break;
-            }
-        }
+        let unused = tunnel.unused_for(shard.config.pool.unused_release_timeout);
+        let old = rt::race(unused, life.graceful());
+        rt::race(shard.drain.wait(), old).await;
         tunnel.retire();
         std::future::pending::<()>().await;
     };
-    let drain = async {
-        shard.drain.wait().await;
-        tunnel.retire();
-        shard.force.wait().await;
-    };
-    rt::race(retire, rt::race(drain, life.ended())).await;
-    tunnel.opener.abort();
+    let end = rt::race(shard.force.wait(), life.ended());
+    rt::race(retire, end).await;
 }

@@ -4,15 +4,15 @@
 //! and not waited for, so one slow close delays nobody.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::rt;
 use super::shard::Shard;
+use super::table::Entry;
 use crate::config::limits::RECHECK_CONNECTIONS_PER_TURN;
 use crate::decision::authorize::{ConnectionFacts, Denied, authorize};
 use crate::model::close::CloseReason;
 use crate::snapshot::Snapshot;
-
-use std::sync::Arc;
 
 /// Follows the snapshot until the last connection may have ended: while the shard drains, policies
 /// still hold.
@@ -25,38 +25,47 @@ async fn follow(shard: &Shard) {
     let mut checked = shard.snapshot().policy_generation();
     loop {
         let changed = shard.changed.next();
-        let snapshot = shard.snapshot();
-        if snapshot.policy_generation() == checked {
+        let generation = shard.snapshot().policy_generation();
+        if generation == checked {
             changed.await;
             continue;
         }
-        checked = snapshot.policy_generation();
-        walk(shard, &snapshot).await;
+        checked = generation;
+        walk(shard).await;
         shard.telemetry.counters().policy_rechecks.add(1);
     }
 }
 
-async fn walk(shard: &Shard, snapshot: &Snapshot) {
+async fn walk(shard: &Shard) {
     let mut from = Some(0);
     while let Some(number) = from {
+        // The newest for each slice: connections that arrive during the walk were authorized by it,
+        // and an older one might close what it allowed.
+        let snapshot = shard.snapshot();
         let (entries, next) = shard.table.slice(number, RECHECK_CONNECTIONS_PER_TURN);
         for entry in entries {
-            let facts = refreshed(&entry.facts, snapshot);
-            if let Err(denied) = authorize(&facts, snapshot).verdict {
-                // A policy that is attached but still on its way decides when it arrives: that
-                // arrival is a change of its own. Closing live traffic on it would be an outage.
-                if matches!(denied, Denied::PolicyUnknown { .. }) {
-                    continue;
-                }
-                shard.telemetry.counters().policy_closed.add(1);
-                entry
-                    .close
-                    .fire(CloseReason::PolicyChange(denied.to_string()));
-            }
+            recheck(shard, &entry, &snapshot);
         }
         from = next;
         if from.is_some() {
             rt::yield_now().await;
+        }
+    }
+}
+
+fn recheck(shard: &Shard, entry: &Entry, snapshot: &Snapshot) {
+    let facts = refreshed(&entry.facts, snapshot);
+    match authorize(&facts, snapshot).verdict {
+        // A policy that is attached but still on its way decides when it arrives: that arrival is a
+        // change of its own. Closing live traffic on it would be an outage.
+        Ok(_) | Err(Denied::PolicyUnknown { .. }) => {}
+        Err(denied @ (Denied::Explicit { .. } | Denied::NoneAllowed)) => {
+            if entry.close.get().is_none() {
+                shard.telemetry.counters().policy_closed.add(1);
+            }
+            entry
+                .close
+                .fire(CloseReason::PolicyChange(denied.to_string()));
         }
     }
 }

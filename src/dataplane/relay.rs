@@ -4,6 +4,7 @@
 //! the other side is reset too: a reset is never turned into a clean end.
 
 mod copy;
+mod splice;
 
 use std::future::Future;
 use std::io;
@@ -15,11 +16,12 @@ use pin_project_lite::pin_project;
 
 use super::pool::TunnelStream;
 use super::rt::{self, First, Signal, Socket};
+use super::shard::Shard;
 use crate::decision::authorize::Permit;
 use crate::hbone::ResetCode;
-use crate::hbone::stream::{Stream, StreamError};
+use crate::hbone::stream::{SendHalf, Stream, StreamError};
 use crate::model::close::CloseReason;
-use crate::telemetry::OpenFlow;
+use crate::telemetry::{OpenFlow, ShardCounters};
 use copy::{Failure, Place};
 
 /// One end of a relay.
@@ -36,35 +38,64 @@ pub(crate) enum Side {
 /// Relays between both sides until both directions ended or `close` fires. Consumes the permit:
 /// what is not authorized cannot be relayed.
 ///
-/// Dropping the future resets neither side; the caller drops the sides with it.
+/// Dropping the future resets both sides.
 pub(crate) async fn run(
-    client: Side,
-    server: Side,
-    _permit: Permit,
+    shard: &Shard,
+    (client, server): (Side, Side),
+    permit: Permit,
     flow: &OpenFlow,
     close: &Signal<CloseReason>,
 ) -> CloseReason {
+    let open = Open::count(shard.telemetry.counters());
+    let up = |n| {
+        flow.to_server(n);
+        open.0.relayed_bytes.add(n);
+    };
+    let down = |n| {
+        flow.to_client(n);
+        open.0.relayed_bytes.add(n);
+    };
     match (client, server) {
         (Side::Tcp(client), Side::Tcp(server)) => {
+            let (mut client, mut server) = (TcpSide::new(client), TcpSide::new(server));
             let relay = join(
-                copy::tcp_to_tcp(&client, &server, |n| flow.to_server(n)),
-                copy::tcp_to_tcp(&server, &client, |n| flow.to_client(n)),
+                copy::tcp_to_tcp(&client.socket, &server.socket, &permit, up),
+                copy::tcp_to_tcp(&server.socket, &client.socket, &permit, down),
             );
             let (reason, clean) = outcome(rt::race(close.wait(), relay).await);
-            if !clean {
-                client.reset_on_close();
-                server.reset_on_close();
-            }
+            client.clean = clean;
+            server.clean = clean;
             reason
         }
-        (Side::Tcp(client), Side::Pooled(tunnel)) => {
-            let TunnelStream { stream, lease } = tunnel;
-            let reason = tunnelled(&client, stream, TcpIs::Client, flow, close).await;
-            drop(lease);
+        (
+            Side::Tcp(client),
+            Side::Pooled(TunnelStream {
+                stream,
+                lease: _lease,
+            }),
+        ) => {
+            let mut client = TcpSide::new(client);
+            let (mut recv, mut send) = stream.split();
+            let relay = join(
+                copy::tcp_to_tunnel(&client.socket, &mut send, up),
+                copy::tunnel_to_tcp(&mut recv, &client.socket, down),
+            );
+            let (reason, clean) = outcome(rt::race(close.wait(), relay).await);
+            client.clean = clean;
+            reset_stream(&mut send, &reason, clean).await;
             reason
         }
         (Side::Accepted(stream), Side::Tcp(server)) => {
-            tunnelled(&server, stream, TcpIs::Server, flow, close).await
+            let mut server = TcpSide::new(server);
+            let (mut recv, mut send) = stream.split();
+            let relay = join(
+                copy::tunnel_to_tcp(&mut recv, &server.socket, up),
+                copy::tcp_to_tunnel(&server.socket, &mut send, down),
+            );
+            let (reason, clean) = outcome(rt::race(close.wait(), relay).await);
+            server.clean = clean;
+            reset_stream(&mut send, &reason, clean).await;
+            reason
         }
         (Side::Pooled(_) | Side::Accepted(_), _) | (Side::Tcp(_), Side::Accepted(_)) => {
             CloseReason::Relay("a stream can only be relayed to a TCP connection".to_owned())
@@ -72,54 +103,62 @@ pub(crate) async fn run(
     }
 }
 
-/// Which side of the relay the TCP connection is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum TcpIs {
-    Client,
-    Server,
+/// Tells the peer of a stream that did not end in order.
+async fn reset_stream(send: &mut SendHalf, reason: &CloseReason, clean: bool) {
+    if clean {
+        return;
+    }
+    // Bytes already handed to the tunnel travel before the reset.
+    rt::yield_now().await;
+    let failed = matches!(
+        reason,
+        CloseReason::ClientReset | CloseReason::ServerReset | CloseReason::Relay(_)
+    );
+    send.reset(if failed {
+        ResetCode::ConnectError
+    } else {
+        ResetCode::Cancel
+    });
 }
 
-async fn tunnelled(
-    socket: &Rc<Socket>,
-    stream: Stream,
-    tcp_is: TcpIs,
-    flow: &OpenFlow,
-    close: &Signal<CloseReason>,
-) -> CloseReason {
-    let count_up = |n| flow.to_server(n);
-    let count_down = |n| flow.to_client(n);
-    let (mut recv, mut send) = stream.split();
-    let (reason, clean) = match tcp_is {
-        TcpIs::Client => {
-            let relay = join(
-                copy::tcp_to_tunnel(socket, &mut send, count_up),
-                copy::tunnel_to_tcp(&mut recv, socket, count_down),
-            );
-            outcome(rt::race(close.wait(), relay).await)
-        }
-        TcpIs::Server => {
-            let relay = join(
-                copy::tunnel_to_tcp(&mut recv, socket, count_up),
-                copy::tcp_to_tunnel(socket, &mut send, count_down),
-            );
-            outcome(rt::race(close.wait(), relay).await)
-        }
-    };
-    if !clean {
-        socket.reset_on_close();
-        // Bytes already handed to the tunnel travel before the reset.
-        rt::yield_now().await;
-        let failed = matches!(
-            reason,
-            CloseReason::ClientReset | CloseReason::ServerReset | CloseReason::Relay(_)
-        );
-        send.reset(if failed {
-            ResetCode::ConnectError
-        } else {
-            ResetCode::Cancel
-        });
+/// Counts an open relay however it ends.
+struct Open<'a>(&'a ShardCounters);
+
+impl<'a> Open<'a> {
+    fn count(counters: &'a ShardCounters) -> Self {
+        counters.relays_open.add(1);
+        Self(counters)
     }
-    reason
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.relays_open.add(-1);
+    }
+}
+
+/// A TCP connection that is reset unless its relay ended in order: also when the relay is dropped or
+/// panics, because what was relayed so far must not look complete.
+struct TcpSide {
+    socket: Rc<Socket>,
+    clean: bool,
+}
+
+impl TcpSide {
+    const fn new(socket: Rc<Socket>) -> Self {
+        Self {
+            socket,
+            clean: false,
+        }
+    }
+}
+
+impl Drop for TcpSide {
+    fn drop(&mut self) {
+        if !self.clean {
+            self.socket.reset_on_close();
+        }
+    }
 }
 
 /// Result of one direction, told by which way it went.

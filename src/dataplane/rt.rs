@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub use driver::{DriverKind, DriverReport, block_on};
 pub use mailbox::{Inbox, Mailbox, mailbox, yield_now};
 pub use socket::{Listener, PollSocket, Socket};
-pub use sync::{First, Pulse, Signal, contain, race};
+pub use sync::{Beat, First, Pulse, Signal, Wait, contain, race};
 
 /// Starts a task on this shard. A panic inside is contained: `on_panic` runs, the task ends.
 pub fn spawn(task: impl Future<Output = ()> + 'static, on_panic: impl FnOnce() + 'static) {
@@ -39,6 +39,11 @@ pub fn now() -> Instant {
 /// Completes after `duration`, at a resolution of about a millisecond.
 pub async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
+}
+
+/// Completes at `deadline`, or at once when it has passed.
+pub async fn sleep_until(deadline: Instant) {
+    sleep(deadline.saturating_duration_since(now())).await;
 }
 
 /// Runs `task` for at most `limit`; `None` when the time is up. The task is dropped then.

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::admission::Admission;
 use super::listener::{self, Kind};
@@ -20,9 +20,7 @@ use super::recheck;
 use super::rt::{self, DriverReport, First, Inbox, Mailbox, Pulse, Signal};
 use super::table::Table;
 use super::tunnel_settings;
-use crate::config::limits::{
-    TUNNEL_KEEPALIVE, TUNNEL_KEEPALIVE_RETRIES, TUNNEL_LIFE_GRACEFUL_PERCENT, TUNNEL_USER_TIMEOUT,
-};
+use crate::config::limits::{TUNNEL_KEEPALIVE, TUNNEL_KEEPALIVE_RETRIES, TUNNEL_USER_TIMEOUT};
 use crate::config::{Config, ForwardTarget};
 use crate::hbone;
 use crate::model::close::CloseReason;
@@ -33,7 +31,7 @@ use crate::sys::socket::{ConnectionOptions, Keepalive};
 use crate::telemetry::ShardTelemetry;
 use crate::telemetry::counters::DriverInfo;
 use crate::telemetry::flow::Direction;
-use crate::tls::credentials::{CredentialStore, Credentials};
+use crate::tls::credentials::{CredentialStore, Credentials, IdentityError};
 
 /// What the control thread tells a shard.
 #[derive(Debug)]
@@ -116,6 +114,8 @@ pub(crate) struct Shard {
     pub(crate) drain: Signal<()>,
     /// End everything.
     pub(crate) force: Signal<()>,
+    /// A task without which the shard must not go on has panicked; its name.
+    broken: Signal<&'static str>,
     pub(crate) hbone: hbone::Settings,
     /// Connections this shard may hold at once.
     pub(crate) connections_max: u64,
@@ -169,6 +169,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         changed: Pulse::default(),
         drain: Signal::default(),
         force: Signal::default(),
+        broken: Signal::default(),
         hbone: tunnel_settings::new(&config, &telemetry),
         connections_max: (limits.connections_max(plan.descriptors) / parts).max(1),
         connections: Cell::new(0),
@@ -186,13 +187,14 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         let kind = Kind::new(&shard.config, &planned);
         listener::start(&shard, planned, kind)?;
     }
-    shard.spawn(recheck::run(Rc::clone(&shard)), || {});
+    shard.spawn_vital(recheck::run(Rc::clone(&shard)), "the policy recheck");
     let receiver = Rc::clone(&shard);
     let messages = inbox.run(move |message| receiver.handle(&message, &heartbeat));
-    let drained = shard.drained();
-    match rt::race(messages, drained).await {
+    let end = rt::race(shard.broken.wait(), shard.drained());
+    match rt::race(messages, end).await {
         First::Left(ended) => ended,
-        First::Right(()) => {
+        First::Right(First::Left(what)) => Err(io::Error::other(format!("{what} panicked"))),
+        First::Right(First::Right(())) => {
             // Operations dropped above are cancelled by the driver's next turns; the descriptors
             // close with them.
             for _ in 0..3 {
@@ -209,13 +211,26 @@ impl Shard {
         self.state.current()
     }
 
-    /// Credentials of a local identity.
-    pub(crate) fn credentials(&self, identity: &Identity) -> Result<Arc<Credentials>, CloseReason> {
-        let store = self.credentials.current();
-        match store.get(identity) {
-            Ok(credentials) => Ok(Arc::clone(credentials)),
-            Err(error) => Err(CloseReason::Identity(error.to_string())),
-        }
+    /// Credentials of a local identity, waiting a moment for ones that are being fetched.
+    pub(crate) async fn credentials(
+        &self,
+        identity: &Identity,
+    ) -> Result<Arc<Credentials>, CloseReason> {
+        let look = || self.credentials.current().get(identity).cloned();
+        let settled = async {
+            loop {
+                let changed = self.changed.next();
+                match look() {
+                    Err(IdentityError::Initializing(_)) => changed.await,
+                    settled => return settled,
+                }
+            }
+        };
+        let found = match rt::within(self.config.timeouts.workload_wait, settled).await {
+            Some(settled) => settled,
+            None => look(),
+        };
+        found.map_err(|error| CloseReason::Identity(error.to_string()))
     }
 
     /// A random number below `bound`.
@@ -250,6 +265,17 @@ impl Shard {
             tracing::error!(target: "corelane::shard", "a task panicked; its connection is closed");
             on_panic();
         });
+    }
+
+    /// As [`Shard::spawn`], for a task whose loss the shard could not make good: a listener that
+    /// nobody accepts from, policies that nobody enforces. Its panic ends the shard, loudly.
+    pub(crate) fn spawn_vital(
+        self: &Rc<Self>,
+        task: impl Future<Output = ()> + 'static,
+        what: &'static str,
+    ) {
+        let shard = Rc::clone(self);
+        self.spawn(task, move || shard.broken.fire(what));
     }
 
     /// Completes when the shard drains and no task is left.
@@ -351,42 +377,5 @@ impl<F: FnOnce()> Drop for Defer<F> {
         if let Some(run) = self.0.take() {
             run();
         }
-    }
-}
-
-/// How long a tunnel may live: to the first expiry of both ends' certificates.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TunnelLife {
-    graceful: Duration,
-    whole: Duration,
-}
-
-impl TunnelLife {
-    pub(crate) fn new(own: SystemTime, peer: SystemTime) -> Self {
-        Self::from(
-            own.min(peer)
-                .duration_since(SystemTime::now())
-                .unwrap_or_default(),
-        )
-    }
-
-    fn from(whole: Duration) -> Self {
-        // Timers of the shard reach about two years; no certificate here lives that long unrenewed.
-        let days = Duration::from_hours(24 * 365);
-        let whole = whole.min(days);
-        Self {
-            graceful: whole * TUNNEL_LIFE_GRACEFUL_PERCENT / 100,
-            whole,
-        }
-    }
-
-    /// Completes when no new stream should start.
-    pub(crate) async fn graceful(self) {
-        rt::sleep(self.graceful).await;
-    }
-
-    /// Completes when the tunnel must end.
-    pub(crate) async fn ended(self) {
-        rt::sleep(self.whole).await;
     }
 }

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use super::capture;
 use super::listener::Accepted;
 use super::local::LocalKey;
-use super::outbound;
+use super::outbound::{self, Open};
 use super::relay::send_all;
 use super::rt::{self, First, Socket};
 use super::shard::Shard;
 use crate::decision::route::Target;
 use crate::model::addr::OrigDstAddr;
 use crate::model::close::CloseReason;
+use crate::telemetry::counters::Limit;
 use crate::telemetry::flow::Direction;
 
 const VERSION: u8 = 5;
@@ -54,50 +55,79 @@ impl SocksError {
     }
 }
 
+/// What a refused client may still send while it reads the answer.
+const REFUSED_BYTES_MAX: usize = 64 * 1024;
+
 /// Serves one connection of port 15080.
 pub(crate) async fn serve(shard: Rc<Shard>, local: LocalKey, accepted: Accepted) {
     let socket = Rc::clone(&accepted.socket);
-    let work = run(&shard, &local, accepted);
+    let work = async {
+        match Box::pin(prepare(&shard, &local, accepted)).await {
+            Ok(open) => {
+                if reply(&socket, Reply::Succeeded).await.is_ok() {
+                    open.relay(&shard).await;
+                }
+            }
+            Err(Some(code)) => Box::pin(refuse(&shard, &socket, code)).await,
+            Err(None) => socket.reset_on_close(),
+        }
+    };
     if let First::Left(()) = rt::race(shard.force.wait(), work).await {
         socket.reset_on_close();
     }
 }
 
-async fn run(shard: &Rc<Shard>, local: &LocalKey, accepted: Accepted) {
-    let (socket, client) = (Rc::clone(&accepted.socket), accepted.client.get());
+/// Everything before the success reply. What fails is reported here; the code is the answer, and
+/// without one the connection is reset.
+async fn prepare(
+    shard: &Rc<Shard>,
+    local: &LocalKey,
+    accepted: Accepted,
+) -> Result<Open, Option<Reply>> {
+    let client = accepted.client.get();
+    let report = |to, error: &dyn std::fmt::Display| {
+        shard.refused(Direction::Outbound, client, to, error);
+    };
     let limit = shard.config.timeouts.handshake;
-    let target = match rt::within(limit, negotiate(&socket)).await {
+    let target = match rt::within(limit, negotiate(&accepted.socket)).await {
         Some(Ok(target)) => target,
         Some(Err(error)) => {
-            shard.refused(Direction::Outbound, client, None, &error);
-            return answer(&socket, error.reply()).await;
+            report(None, &error);
+            return Err(Some(error.reply()));
         }
         None => {
-            let error = format_args!("socks5: no request within {limit:?}");
-            shard.refused(Direction::Outbound, client, None, &error);
-            return socket.reset_on_close();
+            let counters = shard.telemetry.counters();
+            counters.limit(Limit::HandshakeTimeout).add(1);
+            report(None, &format_args!("socks5: no request within {limit:?}"));
+            return Err(None);
         }
     };
+    let to = outbound::shown(&target);
     let captured = match capture::identify(shard, local, accepted, target).await {
         Ok(captured) => captured,
         Err(error) => {
-            shard.refused(Direction::Outbound, client, None, &error);
-            return answer(&socket, Reply::NotAllowed).await;
+            report(to, &error);
+            return Err(Some(Reply::NotAllowed));
         }
     };
-    match outbound::connect(shard, captured).await {
-        Ok(open) => {
-            if reply(&socket, Reply::Succeeded).await.is_ok() {
-                open.relay().await;
-            }
-        }
-        Err(reason) => answer(&socket, failure(&reason)).await,
-    }
+    let opened = outbound::connect(shard, captured).await;
+    opened.map_err(|reason| Some(failure(&reason)))
 }
 
-/// Answers with a failure and closes.
-async fn answer(socket: &Socket, code: Reply) {
-    let _ = reply(socket, code).await;
+/// Answers with a failure and waits for the client to take it: closing a socket with unread bytes
+/// sends a reset, which would overtake the answer.
+async fn refuse(shard: &Shard, socket: &Socket, code: Reply) {
+    let parting = async {
+        reply(socket, code).await?;
+        socket.shutdown_write()?;
+        let mut rest = [0; 512];
+        for _ in 0..REFUSED_BYTES_MAX / rest.len() {
+            read_some(socket, &mut rest).await?;
+        }
+        Ok::<_, io::Error>(())
+    };
+    // Nobody is left to be told: the client has left, or sends and does not read.
+    let _ = rt::within(shard.config.timeouts.handshake, parting).await;
 }
 
 async fn reply(socket: &Socket, code: Reply) -> io::Result<()> {
@@ -188,13 +218,20 @@ async fn read<const N: usize>(socket: &Socket) -> io::Result<[u8; N]> {
 async fn read_exact(socket: &Socket, bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
-        match socket.try_recv(&mut bytes[filled..]) {
+        filled += read_some(socket, &mut bytes[filled..]).await?;
+    }
+    Ok(())
+}
+
+/// At least one byte; end of stream is an error.
+async fn read_some(socket: &Socket, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.try_recv(bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(received) => filled += received,
+            Ok(received) => return Ok(received),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
 }

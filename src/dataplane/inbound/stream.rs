@@ -1,4 +1,5 @@
-//! One stream of a tunnel a peer opened: resolve, authorize, dial, answer, relay (hbone.md 6).
+//! Runs the stages for one stream of a tunnel: resolve, authorize, dial, answer, relay
+//! (spec: hbone.md 6).
 
 use std::fmt::Display;
 use std::future::poll_fn;
@@ -11,13 +12,15 @@ use super::Tunnel;
 use crate::dataplane::dial::{self, dial_source};
 use crate::dataplane::permission::permitted;
 use crate::dataplane::relay::{self, Side};
-use crate::dataplane::rt::{self, First};
+use crate::dataplane::rt::{self, First, Socket};
 use crate::dataplane::shard::Shard;
+use crate::dataplane::table::Registration;
 use crate::dataplane::{local, proxy_protocol};
 use crate::decision::authorize::{ConnectionFacts, Permit};
 use crate::decision::inbound::{InboundRequest, InboundTarget, resolve};
 use crate::hbone::connect::ConnectRequest;
 use crate::hbone::server::Respond;
+use crate::hbone::stream::Stream;
 use crate::model::addr::NetworkAddress;
 use crate::model::baggage::Baggage;
 use crate::model::close::CloseReason;
@@ -26,22 +29,76 @@ use crate::sys::socket::Source;
 use crate::telemetry::OpenFlow;
 use crate::telemetry::flow::{Direction, Flow, Party};
 
-/// Serves one request whose form is right.
-pub(super) async fn serve(
+/// Serves one request.
+pub(in crate::dataplane) async fn serve(
+    shard: Rc<Shard>,
+    tunnel: Rc<Tunnel>,
+    request: ConnectRequest,
+    respond: Respond,
+    at: Instant,
+) {
+    let work = async {
+        // Boxed: an idle relay must not hold the room its set-up took.
+        let prepared = Box::pin(prepare(&shard, &tunnel, request, respond, at)).await;
+        let Some((open, outcome)) = prepared else {
+            return;
+        };
+        let reason = match outcome {
+            Ok(ready) => {
+                #[cfg(any(test, feature = "faults"))]
+                crate::dataplane::faults::trip(open.registration.entry().facts.destination_port);
+                let sides = (Side::Accepted(ready.stream), Side::Tcp(ready.server));
+                let close = &open.registration.entry().close;
+                relay::run(&shard, sides, ready.permit, &open.flow, close).await
+            }
+            Err(reason) => reason,
+        };
+        open.flow.finish(&reason, rt::now());
+    };
+    // Whatever is open is dropped: the stream and the application's connection are reset.
+    rt::race(shard.force.wait(), work).await;
+}
+
+/// A stream that is counted, and in the table of those a policy change may close.
+struct Open {
+    flow: OpenFlow,
+    registration: Registration,
+}
+
+/// A stream that was answered with 200.
+struct Ready {
+    permit: Permit,
+    stream: Stream,
+    server: Rc<Socket>,
+}
+
+/// Everything before the relay. `None`: refused before its context was complete, and reported.
+async fn prepare(
     shard: &Rc<Shard>,
     tunnel: &Tunnel,
     request: ConnectRequest,
     respond: Respond,
     at: Instant,
-) {
+) -> Option<(Open, Result<Ready, CloseReason>)> {
     let refuse = |status, error: &dyn Display, respond: Respond| {
         shard.refused(Direction::Inbound, tunnel.client, Some(tunnel.local), error);
         respond.refuse(status);
+        None
     };
     let workload = match local::workload(shard, &shard.local_key(tunnel.local)).await {
         Ok(workload) => workload,
         Err(error) => return refuse(503, &error, respond),
     };
+    if workload.identity() != tunnel.identity {
+        // The address has a new owner, and the peer has verified the old one.
+        tunnel.handle.drain();
+        let error = format_args!(
+            "the tunnel was opened to {}, but the address now belongs to {}",
+            tunnel.identity,
+            workload.identity()
+        );
+        return refuse(503, &error, respond);
+    }
     let target = resolve(
         &InboundRequest {
             local: &workload,
@@ -66,100 +123,87 @@ pub(super) async fn serve(
         destination_port: target.address.port(),
         destination: Arc::clone(&workload),
     });
-    let entry = registration.entry();
-    let work = async {
-        let permit = match permitted(shard, &entry.facts).await {
+    let open = Open { flow, registration };
+    let stage = Stage {
+        shard,
+        tunnel,
+        workload: &workload,
+        target: &target,
+    };
+    let outcome = stage.run(&open, respond).await;
+    Some((open, outcome))
+}
+
+/// What the stages from authorization on look at.
+struct Stage<'a> {
+    shard: &'a Rc<Shard>,
+    tunnel: &'a Tunnel,
+    workload: &'a Workload,
+    target: &'a InboundTarget,
+}
+
+impl Stage<'_> {
+    /// Authorizes, dials the application and answers.
+    async fn run(&self, open: &Open, mut respond: Respond) -> Result<Ready, CloseReason> {
+        let entry = open.registration.entry();
+        let permit = match permitted(self.shard, &entry.facts).await {
             Ok(permit) => permit,
             Err(denied) => {
                 respond.refuse(401);
                 if let Some(policy) = denied.policy() {
-                    flow.set_policy(Arc::clone(policy));
+                    open.flow.set_policy(Arc::clone(policy));
                 }
-                return CloseReason::from(denied);
+                return Err(CloseReason::from(denied));
             }
         };
-        serve_permitted(
-            shard,
-            tunnel,
-            &workload,
-            &target,
-            respond,
-            Work {
+        let (to, source) = dial_address(self.shard, self.tunnel, self.workload, self.target);
+        let options = self.shard.connection_options();
+        let dialled = {
+            let dial = dial::tcp(self.shard, to, source, &options);
+            let gone = poll_fn(|cx| respond.poll_reset(cx));
+            // A verdict that has changed goes before a dial that has succeeded.
+            rt::race(entry.close.wait(), rt::race(dial, gone)).await
+        };
+        let server = match dialled {
+            First::Left(reason) => {
+                respond.refuse(401);
+                return Err(reason);
+            }
+            First::Right(First::Left(Ok(server))) => server,
+            First::Right(First::Left(Err(error))) => {
+                respond.refuse(503);
+                return Err(CloseReason::Dial(error.to_string()));
+            }
+            First::Right(First::Right(_)) => return Err(CloseReason::ClientReset),
+        };
+        let stream = self.answer(respond, &server).await;
+        match stream {
+            Ok(stream) => Ok(Ready {
                 permit,
-                flow: &flow,
-                close: &entry.close,
-            },
-        )
-        .await
-    };
-    let reason = match rt::race(shard.force.wait(), work).await {
-        First::Left(()) => CloseReason::Drain,
-        First::Right(reason) => reason,
-    };
-    flow.finish(&reason, rt::now());
-}
-
-/// What an authorized stream carries to its relay.
-struct Work<'a> {
-    permit: Permit,
-    flow: &'a OpenFlow,
-    close: &'a rt::Signal<CloseReason>,
-}
-
-async fn serve_permitted(
-    shard: &Rc<Shard>,
-    tunnel: &Tunnel,
-    workload: &Workload,
-    target: &InboundTarget,
-    mut respond: Respond,
-    work: Work<'_>,
-) -> CloseReason {
-    let (to, source) = dial_address(shard, tunnel, workload, target);
-    let options = shard.connection_options();
-    let dialled = {
-        let dial = dial::tcp(shard, to, source, &options);
-        let gone = poll_fn(|cx| respond.poll_reset(cx));
-        rt::race(dial, rt::race(gone, work.close.wait())).await
-    };
-    let server = match dialled {
-        First::Left(Ok(server)) => server,
-        First::Left(Err(error)) => {
-            respond.refuse(503);
-            return CloseReason::Dial(error.to_string());
+                stream,
+                server,
+            }),
+            Err(reason) => {
+                server.reset_on_close();
+                Err(reason)
+            }
         }
-        First::Right(First::Left(_)) => return CloseReason::ClientReset,
-        First::Right(First::Right(reason)) => {
-            respond.refuse(401);
-            return reason;
-        }
-    };
-    let baggage = shard
-        .config
-        .response_baggage
-        .then(|| Baggage::from(workload));
-    let stream = match respond.accept(baggage.as_ref()) {
-        Ok(stream) => stream,
-        Err(error) => {
-            server.reset_on_close();
-            return CloseReason::Http2(error.to_string());
-        }
-    };
-    if let Some(header) = proxy_header(tunnel, workload, target)
-        && let Err(error) = relay::send_all(&server, &header).await
-    {
-        server.reset_on_close();
-        return CloseReason::Dial(error.to_string());
     }
-    #[cfg(feature = "faults")]
-    crate::dataplane::faults::trip(target.address.port());
-    relay::run(
-        Side::Accepted(stream),
-        Side::Tcp(server),
-        work.permit,
-        work.flow,
-        work.close,
-    )
-    .await
+
+    /// 200, and the PROXY header if one is wanted.
+    async fn answer(&self, respond: Respond, server: &Socket) -> Result<Stream, CloseReason> {
+        let baggage = self.shard.config.response_baggage;
+        let baggage = baggage.then(|| Baggage::from(self.workload));
+        let stream = respond
+            .accept(baggage.as_ref())
+            .map_err(|error| CloseReason::Http2(error.to_string()))?;
+        if let Some(header) = proxy_header(self.tunnel, self.workload, self.target) {
+            relay::send_all(server, &header)
+                .await
+                .map_err(|error| CloseReason::Dial(error.to_string()))?;
+        }
+        Ok(stream)
+    }
 }
 
 /// PROXY version 2 header, when the workload's application tunnel asks for one (hbone.md 9).

@@ -5,13 +5,18 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use pin_project_lite::pin_project;
 
-use crate::config::limits::{RELAY_BUFFER_BYTES, RELAY_TURN_BYTES_MAX};
+use super::splice::{self, Spliced};
+use crate::config::limits::{RELAY_BUFFER_BYTES, RELAY_PROMOTE_READS, RELAY_TURN_BYTES_MAX};
 use crate::dataplane::rt::{self, First, Socket};
+use crate::decision::authorize::Permit;
 use crate::hbone::ResetCode;
 use crate::hbone::stream::{RecvHalf, SendHalf, StreamError};
 
@@ -67,14 +72,14 @@ impl fmt::Display for Failure {
     }
 }
 
-fn source(cause: impl Into<Cause>) -> Failure {
+pub(super) fn source(cause: impl Into<Cause>) -> Failure {
     Failure {
         place: Place::Source,
         cause: cause.into(),
     }
 }
 
-fn sink(cause: impl Into<Cause>) -> Failure {
+pub(super) fn sink(cause: impl Into<Cause>) -> Failure {
     Failure {
         place: Place::Sink,
         cause: cause.into(),
@@ -92,6 +97,56 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; RELAY_BUFFER_BYTES].into());
 }
 
+/// Receives in a row without a wait in between. With epoll, readiness may be known already, so a
+/// sender of small messages could keep a direction from ever waiting.
+const TURN_STEPS_MAX: usize = 64;
+
+/// What a direction has done since other tasks of the shard could run.
+#[derive(Default)]
+pub(super) struct Turn {
+    bytes: usize,
+    steps: usize,
+}
+
+impl Turn {
+    /// Counts a step; lets others run when it was enough.
+    pub(super) async fn step(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.steps += 1;
+        if self.bytes >= RELAY_TURN_BYTES_MAX || self.steps >= TURN_STEPS_MAX {
+            *self = Self::default();
+            rt::yield_now().await;
+        }
+    }
+
+    /// Waits; others run meanwhile, unless there was nothing to wait for.
+    pub(super) const fn wait<F: Future>(&mut self, until: F) -> Wait<'_, F> {
+        Wait { turn: self, until }
+    }
+}
+
+pin_project! {
+    /// See [`Turn::wait`].
+    pub(super) struct Wait<'a, F> {
+        turn: &'a mut Turn,
+        #[pin]
+        until: F,
+    }
+}
+
+impl<F: Future> Future for Wait<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let polled = this.until.poll(cx);
+        if polled.is_pending() {
+            **this.turn = Turn::default();
+        }
+        polled
+    }
+}
+
 /// What one non-blocking step did.
 enum Step {
     /// Bytes went through; `more` when the source probably has more at once.
@@ -104,36 +159,65 @@ enum Step {
     End,
 }
 
-/// Copies until end of stream, then half-closes the sink.
+/// Copies until end of stream, then half-closes the sink. A direction that shows bulk is spliced for
+/// as long as that lasts; only what is permitted gets here.
 pub(super) async fn tcp_to_tcp(
     from: &Socket,
     to: &Socket,
+    _permit: &Permit,
     count: impl Fn(u64),
 ) -> Result<(), Failure> {
-    let mut turn = 0;
+    let mut turn = Turn::default();
+    loop {
+        if copy_until_bulk(from, to, &mut turn, &count).await? == Copied::Ended {
+            return Ok(());
+        }
+        // Without a pipe (descriptors or quota are short) copying goes on.
+        if let Some(mut loan) = splice::Loan::take()
+            && splice::run(from, to, &mut loan, &mut turn, &count).await? == Spliced::Ended
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// Why a copy stopped.
+#[derive(Debug, PartialEq, Eq)]
+enum Copied {
+    /// End of stream; the sink is half-closed.
+    Ended,
+    /// Several full buffers in a row.
+    Bulk,
+}
+
+async fn copy_until_bulk(
+    from: &Socket,
+    to: &Socket,
+    turn: &mut Turn,
+    count: &impl Fn(u64),
+) -> Result<Copied, Failure> {
+    let mut full = 0;
     loop {
         match step(from, to)? {
             Step::Moved { bytes, more } => {
                 count(bytes as u64);
-                turn += bytes;
-                if turn >= RELAY_TURN_BYTES_MAX {
-                    turn = 0;
-                    rt::yield_now().await;
-                } else if !more {
-                    turn = 0;
-                    from.readable().await.map_err(source)?;
+                turn.step(bytes).await;
+                full = if more { full + 1 } else { 0 };
+                if full >= RELAY_PROMOTE_READS {
+                    return Ok(Copied::Bulk);
+                }
+                if !more {
+                    turn.wait(from.readable()).await.map_err(source)?;
                 }
             }
-            Step::SourceEmpty => {
-                turn = 0;
-                from.readable().await.map_err(source)?;
-            }
+            Step::SourceEmpty => turn.wait(from.readable()).await.map_err(source)?,
             Step::SinkFull { bytes, rest } => {
-                turn = 0;
                 count(bytes as u64);
-                send_all(to, &rest, &count).await?;
+                send_all(to, &rest, count).await?;
+                // A sink that cannot keep up is bulk too.
+                full += 1;
             }
-            Step::End => return half_close(to),
+            Step::End => return half_close(to).map(|()| Copied::Ended),
         }
     }
 }
@@ -179,7 +263,7 @@ async fn send_all(to: &Socket, mut rest: &[u8], count: &impl Fn(u64)) -> Result<
     Ok(())
 }
 
-fn half_close(to: &Socket) -> Result<(), Failure> {
+pub(super) fn half_close(to: &Socket) -> Result<(), Failure> {
     match to.shutdown_write() {
         // The sink reset its connection; its own direction tells so.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
@@ -201,11 +285,12 @@ pub(super) async fn tcp_to_tunnel(
     to: &mut SendHalf,
     count: impl Fn(u64),
 ) -> Result<(), Failure> {
-    let mut turn = 0;
+    let mut turn = Turn::default();
     let mut wait = false;
     loop {
         if wait {
-            match rt::race(poll_fn(|cx| to.poll_reset(cx)), from.readable()).await {
+            let ready = rt::race(poll_fn(|cx| to.poll_reset(cx)), from.readable());
+            match turn.wait(ready).await {
                 First::Left(error) => return stopped(error),
                 First::Right(ready) => ready.map_err(source)?,
             }
@@ -224,7 +309,6 @@ pub(super) async fn tcp_to_tunnel(
             })?;
         let Some(data) = received else {
             to.release();
-            turn = 0;
             wait = true;
             continue;
         };
@@ -234,15 +318,11 @@ pub(super) async fn tcp_to_tunnel(
         let bytes = data.len();
         to.send(data).map_err(sink)?;
         count(bytes as u64);
-        turn += bytes;
         wait = bytes < room;
         if wait {
             to.release();
         }
-        if turn >= RELAY_TURN_BYTES_MAX {
-            turn = 0;
-            rt::yield_now().await;
-        }
+        turn.step(bytes).await;
     }
 }
 
@@ -263,9 +343,9 @@ pub(super) async fn tunnel_to_tcp(
     to: &Socket,
     count: impl Fn(u64),
 ) -> Result<(), Failure> {
-    let mut turn = 0;
+    let mut turn = Turn::default();
     loop {
-        let data = match poll_fn(|cx| from.poll_data(cx)).await {
+        let data = match turn.wait(poll_fn(|cx| from.poll_data(cx))).await {
             Ok(Some(data)) => data,
             Ok(None) => return half_close(to),
             Err(error) => return Err(source(error)),
@@ -279,16 +359,11 @@ pub(super) async fn tunnel_to_tcp(
                     rest = &rest[sent..];
                 }
                 Err(error) if is_transient(&error) => {
-                    turn = 0;
-                    to.writable().await.map_err(sink)?;
+                    turn.wait(to.writable()).await.map_err(sink)?;
                 }
                 Err(error) => return Err(sink(error)),
             }
         }
-        turn += data.len();
-        if turn >= RELAY_TURN_BYTES_MAX {
-            turn = 0;
-            rt::yield_now().await;
-        }
+        turn.step(data.len()).await;
     }
 }

@@ -1,7 +1,10 @@
 //! Small single-thread tools: a one-time signal for many waiters, and a race of two futures.
+//!
+//! A waiter that is dropped leaves nothing behind: a waker that stayed would keep the memory of its
+//! task for as long as the signal lives, which for the shard's own signals is for ever.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,16 +12,79 @@ use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
+/// Wakers of those who wait, each at a place of its own.
+#[derive(Debug, Default)]
+struct Waiters {
+    places: RefCell<Places>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+impl Waiters {
+    /// Stores the waker of `cx` at `place`, which is chosen at the first call.
+    fn register(&self, place: &mut Option<usize>, cx: &Context<'_>) {
+        let mut places = self.places.borrow_mut();
+        let at = *place.get_or_insert_with(|| {
+            places.free.pop().unwrap_or_else(|| {
+                places.wakers.push(None);
+                places.wakers.len() - 1
+            })
+        });
+        let former = match &mut places.wakers[at] {
+            Some(waker) if waker.will_wake(cx.waker()) => None,
+            waker => waker.replace(cx.waker().clone()),
+        };
+        // Dropping a waker may drop its task, whose own waits then come back here.
+        drop(places);
+        drop(former);
+    }
+
+    fn leave(&self, place: &mut Option<usize>) {
+        let Some(at) = place.take() else { return };
+        let mut places = self.places.borrow_mut();
+        let former = places.wakers[at].take();
+        places.free.push(at);
+        drop(places);
+        drop(former);
+    }
+
+    /// Wakes everybody; places stay with their waiters.
+    fn wake(&self) {
+        let count = self.places.borrow().wakers.len();
+        for at in 0..count {
+            let waker = self
+                .places
+                .borrow_mut()
+                .wakers
+                .get_mut(at)
+                .and_then(Option::take);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
+        let places = self.places.borrow();
+        places.wakers.len() - places.free.len()
+    }
+}
+
 /// Fires once with a value; all present and later waiters get a clone.
 #[derive(Debug)]
 pub struct Signal<T> {
-    state: Rc<RefCell<State<T>>>,
+    state: Rc<State<T>>,
 }
 
 #[derive(Debug)]
 struct State<T> {
-    value: Option<T>,
-    waiters: Vec<Waker>,
+    value: RefCell<Option<T>>,
+    waiters: Waiters,
 }
 
 impl<T> Clone for Signal<T> {
@@ -32,10 +98,10 @@ impl<T> Clone for Signal<T> {
 impl<T> Default for Signal<T> {
     fn default() -> Self {
         Self {
-            state: Rc::new(RefCell::new(State {
-                value: None,
-                waiters: Vec::new(),
-            })),
+            state: Rc::new(State {
+                value: RefCell::new(None),
+                waiters: Waiters::default(),
+            }),
         }
     }
 }
@@ -43,42 +109,55 @@ impl<T> Default for Signal<T> {
 impl<T: Clone> Signal<T> {
     /// Fires. The first value stands; later calls change nothing.
     pub fn fire(&self, value: T) {
-        let waiters = {
-            let mut state = self.state.borrow_mut();
-            if state.value.is_some() {
+        {
+            let mut stored = self.state.value.borrow_mut();
+            if stored.is_some() {
                 return;
             }
-            state.value = Some(value);
-            std::mem::take(&mut state.waiters)
-        };
-        for waiter in waiters {
-            waiter.wake();
+            *stored = Some(value);
         }
+        self.state.waiters.wake();
     }
 
     /// The value, if fired.
     #[must_use]
     pub fn get(&self) -> Option<T> {
-        self.state.borrow().value.clone()
+        self.state.value.borrow().clone()
     }
 
     /// Waits for the value. Dropping the future loses nothing.
-    pub async fn wait(&self) -> T {
-        poll_fn(|cx| {
-            let mut state = self.state.borrow_mut();
-            if let Some(value) = &state.value {
-                return Poll::Ready(value.clone());
-            }
-            if !state
-                .waiters
-                .iter()
-                .any(|waiter| waiter.will_wake(cx.waker()))
-            {
-                state.waiters.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await
+    pub fn wait(&self) -> Wait<'_, T> {
+        Wait {
+            state: &self.state,
+            place: None,
+        }
+    }
+}
+
+/// See [`Signal::wait`].
+#[derive(Debug)]
+#[must_use]
+pub struct Wait<'a, T> {
+    state: &'a State<T>,
+    place: Option<usize>,
+}
+
+impl<T: Clone> Future for Wait<'_, T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let this = self.get_mut();
+        if let Some(value) = &*this.state.value.borrow() {
+            return Poll::Ready(value.clone());
+        }
+        this.state.waiters.register(&mut this.place, cx);
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for Wait<'_, T> {
+    fn drop(&mut self) {
+        self.state.waiters.leave(&mut self.place);
     }
 }
 
@@ -86,31 +165,51 @@ impl<T: Clone> Signal<T> {
 #[derive(Debug, Default)]
 pub struct Pulse {
     count: Cell<u64>,
-    waiters: RefCell<Vec<Waker>>,
+    waiters: Waiters,
 }
 
 impl Pulse {
     /// Wakes all present waiters.
     pub fn beat(&self) {
         self.count.set(self.count.get().wrapping_add(1));
-        for waiter in self.waiters.take() {
-            waiter.wake();
-        }
+        self.waiters.wake();
     }
 
     /// Completes at the next beat after this call.
-    pub fn next(&self) -> impl Future<Output = ()> + '_ {
-        let seen = self.count.get();
-        poll_fn(move |cx| {
-            if self.count.get() != seen {
-                return Poll::Ready(());
-            }
-            let mut waiters = self.waiters.borrow_mut();
-            if !waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
-                waiters.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
+    pub fn next(&self) -> Beat<'_> {
+        Beat {
+            pulse: self,
+            seen: self.count.get(),
+            place: None,
+        }
+    }
+}
+
+/// See [`Pulse::next`].
+#[derive(Debug)]
+#[must_use]
+pub struct Beat<'a> {
+    pulse: &'a Pulse,
+    seen: u64,
+    place: Option<usize>,
+}
+
+impl Future for Beat<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.pulse.count.get() != this.seen {
+            return Poll::Ready(());
+        }
+        this.pulse.waiters.register(&mut this.place, cx);
+        Poll::Pending
+    }
+}
+
+impl Drop for Beat<'_> {
+    fn drop(&mut self) {
+        self.pulse.waiters.leave(&mut self.place);
     }
 }
 
@@ -183,6 +282,24 @@ mod tests {
     use super::*;
     use std::future::ready;
     use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    struct Nothing;
+
+    impl Wake for Nothing {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 
     #[test]
     fn the_first_value_reaches_early_and_late_waiters() {
@@ -194,6 +311,91 @@ mod tests {
         signal.fire(2);
         assert_eq!(early.as_mut().poll(&mut cx), Poll::Ready(1));
         assert_eq!(pin!(signal.wait()).poll(&mut cx), Poll::Ready(1));
+    }
+
+    #[test]
+    fn a_waiter_that_left_keeps_no_place_and_no_task() {
+        let (signal, pulse) = (Signal::<()>::default(), Pulse::default());
+        let task = Arc::new(Nothing);
+        let waker = Waker::from(Arc::clone(&task));
+        let mut cx = Context::from_waker(&waker);
+        for _ in 0..3 {
+            let (mut a, mut b) = (Box::pin(signal.wait()), Box::pin(pulse.next()));
+            assert!(a.as_mut().poll(&mut cx).is_pending());
+            assert!(a.as_mut().poll(&mut cx).is_pending());
+            assert!(b.as_mut().poll(&mut cx).is_pending());
+            let kept = Box::pin(signal.wait());
+            assert_eq!(
+                (signal.state.waiters.waiting(), pulse.waiters.waiting()),
+                (1, 1)
+            );
+            drop((a, b, kept));
+            assert_eq!(
+                (signal.state.waiters.waiting(), pulse.waiters.waiting()),
+                (0, 0)
+            );
+        }
+        drop(waker);
+        assert_eq!(Arc::strong_count(&task), 1, "no waker is left behind");
+        assert_eq!(signal.state.waiters.places.borrow().wakers.len(), 1);
+    }
+
+    #[test]
+    fn every_waiter_of_a_beat_is_woken_once_and_sees_the_next_only_anew() {
+        let pulse = Pulse::default();
+        let counts: Vec<_> = (0..3).map(|_| Arc::new(Count::default())).collect();
+        let mut waits: Vec<_> = counts.iter().map(|_| Box::pin(pulse.next())).collect();
+        for (wait, count) in waits.iter_mut().zip(&counts) {
+            let waker = Waker::from(Arc::clone(count));
+            assert!(
+                wait.as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
+        }
+        pulse.beat();
+        pulse.beat();
+        for (wait, count) in waits.iter_mut().zip(&counts) {
+            assert_eq!(count.0.load(Ordering::Relaxed), 1);
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(wait.as_mut().poll(&mut cx).is_ready());
+            assert!(pin!(pulse.next()).poll(&mut cx).is_pending());
+        }
+    }
+
+    thread_local! {
+        static INNER: RefCell<Option<Pin<Box<Wait<'static, ()>>>>> = const { RefCell::new(None) };
+    }
+
+    /// A task that waits, and is dropped with its last waker.
+    struct Waiting;
+
+    impl Wake for Waiting {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Waiting {
+        fn drop(&mut self) {
+            INNER.take();
+        }
+    }
+
+    #[test]
+    fn a_waker_whose_drop_ends_another_wait_finds_the_signal_free() {
+        let signal: &'static Signal<()> = Box::leak(Box::default());
+        let mut noop = Context::from_waker(Waker::noop());
+        let mut inner = Box::pin(signal.wait());
+        assert!(inner.as_mut().poll(&mut noop).is_pending());
+        INNER.set(Some(inner));
+        let mut outer = Box::pin(signal.wait());
+        let waker = Waker::from(Arc::new(Waiting));
+        let mut cx = Context::from_waker(&waker);
+        assert!(outer.as_mut().poll(&mut cx).is_pending());
+        drop(waker);
+        assert_eq!(signal.state.waiters.waiting(), 2);
+        // The stored waker is the last: replacing it drops the task, which leaves the signal.
+        assert!(outer.as_mut().poll(&mut noop).is_pending());
+        assert_eq!(signal.state.waiters.waiting(), 1);
     }
 
     #[test]
