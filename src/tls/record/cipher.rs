@@ -85,12 +85,10 @@ impl Cipher {
         Ok(Nonce::assume_unique_for_key(nonce))
     }
 
-    /// Seals `record`: a gap for the header, content, a gap for content type and tag.
+    /// Seals `record` where it lies: a gap for the header, content, a gap for content type and tag.
     pub(super) fn seal(&mut self, record: &mut [u8], content_type: u8) -> Result<(), RecordError> {
         let (header, sealed) = record.split_at_mut(TLS_RECORD_HEADER_BYTES);
-        let length = u16::try_from(sealed.len()).map_err(|_| RecordError::TooLong)?;
-        header[..3].copy_from_slice(&[content::APPLICATION_DATA, 3, 3]);
-        header[3..].copy_from_slice(&length.to_be_bytes());
+        write_header(header, sealed.len())?;
         let (inner, tag_gap) = sealed.split_at_mut(sealed.len() - TAG_BYTES);
         if let Some(last) = inner.last_mut() {
             *last = content_type;
@@ -102,6 +100,22 @@ impl Cipher {
             .map_err(|_| RecordError::Internal("seal"))?;
         tag_gap.copy_from_slice(tag.as_ref());
         Ok(())
+    }
+
+    /// Seals `plain` into `record`, which is longer by the overhead of a record.
+    pub(super) fn seal_from(
+        &mut self,
+        plain: &[u8],
+        record: &mut [u8],
+        content_type: u8,
+    ) -> Result<(), RecordError> {
+        let (header, sealed) = record.split_at_mut(TLS_RECORD_HEADER_BYTES);
+        write_header(header, sealed.len())?;
+        let (inner, type_and_tag) = sealed.split_at_mut(plain.len());
+        let (nonce, aad) = (self.next_nonce()?, Aad::from(&*header));
+        self.key
+            .seal_out_of_place_scatter(nonce, aad, plain, inner, &[content_type], type_and_tag)
+            .map_err(|_| RecordError::Internal("seal"))
     }
 
     /// Opens a whole `record` where it lies and finds its content in front of the padding.
@@ -122,6 +136,13 @@ impl Cipher {
             content: TLS_RECORD_HEADER_BYTES..TLS_RECORD_HEADER_BYTES + end,
         })
     }
+}
+
+fn write_header(header: &mut [u8], length: usize) -> Result<(), RecordError> {
+    let length = u16::try_from(length).map_err(|_| RecordError::TooLong)?;
+    header[..3].copy_from_slice(&[content::APPLICATION_DATA, 3, 3]);
+    header[3..].copy_from_slice(&length.to_be_bytes());
+    Ok(())
 }
 
 #[cfg(test)]
@@ -167,7 +188,12 @@ mod tests {
             cipher()
                 .seal(&mut again, content::APPLICATION_DATA)
                 .unwrap();
-            assert_eq!(again, bytes(sealed));
+            assert_eq!(again, bytes(sealed), "in place");
+            let mut apart = vec![0; again.len()];
+            cipher()
+                .seal_from(&plain, &mut apart, content::APPLICATION_DATA)
+                .unwrap();
+            assert_eq!(apart, again, "from elsewhere");
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Records on their way out: filled behind a gap for their header, sealed in place, sent many at once.
 //!
-//! Small writes share a record until somebody flushes; a full buffer makes the sender wait. The
-//! buffer is the thread's and only held while something is unsent.
+//! Bytes that make a full record at once are sealed straight from where the caller has them, which
+//! costs an eighth less than filling first. Small writes share a record until somebody flushes; a
+//! full buffer makes the sender wait. The buffer is the thread's and only held while something is
+//! unsent.
 
 use std::io::IoSlice;
+use std::mem;
 
 use super::cipher::Cipher;
 use super::lend::Lent;
@@ -90,6 +93,13 @@ impl Outbox {
                 if !self.has_room() {
                     return Ok(taken);
                 }
+                if self.filled == 0 && rest.len() >= TLS_RECORD_PLAINTEXT_BYTES_MAX {
+                    let (full, back) = rest.split_at(TLS_RECORD_PLAINTEXT_BYTES_MAX);
+                    self.seal_full(full, ratchet)?;
+                    taken += full.len();
+                    rest = back;
+                    continue;
+                }
                 let step = rest.len().min(TLS_RECORD_PLAINTEXT_BYTES_MAX - self.filled);
                 let (front, back) = rest.split_at(step);
                 let start = self.sealed + TLS_RECORD_HEADER_BYTES + self.filled;
@@ -117,20 +127,49 @@ impl Outbox {
         self.filled > 0 || self.sealed + RECORD_BYTES <= ROOM
     }
 
-    /// Seals the record being filled, and changes the key when it has sealed enough.
+    /// Seals the record being filled.
     pub(super) fn seal(&mut self, ratchet: &mut Ratchet) -> Result<(), RecordError> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
+        self.check()?;
         if self.filled > 0 {
-            let length = self.filled;
-            self.filled = 0;
+            let length = mem::take(&mut self.filled);
             self.seal_here(length, content::APPLICATION_DATA)?;
-            if self.cipher.sequence() >= self.key_records_max {
-                self.update_key(Ask::Update, ratchet)?;
-            }
+            self.update_worn_key(ratchet)?;
         }
         Ok(())
+    }
+
+    /// Seals a full record straight from the caller's bytes.
+    fn seal_full(&mut self, plain: &[u8], ratchet: &mut Ratchet) -> Result<(), RecordError> {
+        self.check()?;
+        let end = self.sealed + RECORD_BYTES;
+        let buffer = self.buffer.get_or_insert_with(Lent::for_send);
+        let record = &mut buffer[self.sealed..end];
+        let sealed = self
+            .cipher
+            .seal_from(plain, record, content::APPLICATION_DATA);
+        self.settle(end, sealed)?;
+        self.update_worn_key(ratchet)
+    }
+
+    /// Changes the key when it has sealed enough.
+    fn update_worn_key(&mut self, ratchet: &mut Ratchet) -> Result<(), RecordError> {
+        if self.cipher.sequence() >= self.key_records_max {
+            self.update_key(Ask::Update, ratchet)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), RecordError> {
+        self.failed.map_or(Ok(()), Err)
+    }
+
+    /// Notes what became of the record that would end at `end`.
+    fn settle(&mut self, end: usize, sealed: Result<(), RecordError>) -> Result<(), RecordError> {
+        match sealed {
+            Ok(()) => self.sealed = end,
+            Err(error) => self.failed = Some(error),
+        }
+        sealed
     }
 
     /// Whether a KeyUpdate can be added now; otherwise after something has been sent.
@@ -179,14 +218,9 @@ impl Outbox {
     fn seal_here(&mut self, length: usize, content_type: u8) -> Result<(), RecordError> {
         let end = self.sealed + length + OVERHEAD_BYTES;
         let buffer = self.buffer.get_or_insert_with(Lent::for_send);
-        let sealed = self
-            .cipher
-            .seal(&mut buffer[self.sealed..end], content_type);
-        match sealed {
-            Ok(()) => self.sealed = end,
-            Err(error) => self.failed = Some(error),
-        }
-        sealed
+        let record = &mut buffer[self.sealed..end];
+        let sealed = self.cipher.seal(record, content_type);
+        self.settle(end, sealed)
     }
 
     /// Sealed bytes to send next.
