@@ -214,7 +214,8 @@ impl Inbox {
             other => return Err(RecordError::InnerType(other)),
         }
         self.without_data += 1;
-        if self.without_data > WITHOUT_DATA_MAX {
+        // However many there were, an end is an end.
+        if self.without_data > WITHOUT_DATA_MAX && self.end.is_none() {
             return Err(RecordError::TooManyWithoutData);
         }
         Ok(Some((length, 0..0)))
