@@ -40,14 +40,15 @@ pub(super) struct Tunnel {
 /// Serves one connection of port 15008.
 pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted) {
     let socket = Rc::clone(&accepted.socket);
-    let work = async {
-        // Boxed: an open tunnel must not hold the room its handshake took.
-        let up = Box::pin(establish(&shard, transparent, accepted)).await;
-        if let Some((tunnel, server, life)) = up {
+    // Boxed: an open tunnel must not hold the room its handshake took.
+    let up = Box::pin(establish(&shard, transparent, accepted));
+    let ended = rt::race(shard.force.wait(), async {
+        if let Some((tunnel, server, life)) = up.await {
             streams(&shard, &tunnel, server, life).await;
         }
-    };
-    if let First::Left(()) = rt::race(shard.force.wait(), work).await {
+    })
+    .await;
+    if let First::Left(()) = ended {
         socket.reset_on_close();
     }
 }

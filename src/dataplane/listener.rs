@@ -101,6 +101,8 @@ async fn accept_loop(shard: Rc<Shard>, listener: Listener, kind: Kind, addr: Soc
                 rt::sleep(ACCEPT_BACKOFF_MAX).await;
             }
         }
+        #[cfg(any(test, feature = "faults"))]
+        super::faults::trip(addr.port());
         match accept_batch(&shard, &listener, &kind) {
             Ok(Batch::Emptied) => backoff = ACCEPT_BACKOFF_MIN,
             Ok(Batch::More) => {

@@ -1,6 +1,7 @@
 //! Panics: contained where one connection is concerned, loud where the shard is.
 
 use std::future::pending;
+use std::net::TcpStream;
 use std::panic::panic_any;
 
 use super::node::{DRIVERS, Plans, Running, exchange, is_reset, patient, server, until};
@@ -60,6 +61,15 @@ fn a_panic_resets_only_its_connection() {
         client.logged("internal error: the connection's task panicked");
         drop(silent);
         client.stop(Message::Drain);
+
+        // In an accept loop: nobody would accept any more, so the shard ends, and says so.
+        let mut node = Running::start(driver, addr, |_| {});
+        faults::panic_on(node.addr().port());
+        let connected = TcpStream::connect(node.addr());
+        let error = node.ended().unwrap_err();
+        assert_eq!(error.to_string(), "an accept loop panicked", "{driver:?}");
+        faults::panic_on(0);
+        drop(connected);
     }
 }
 
