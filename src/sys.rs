@@ -6,5 +6,6 @@ pub mod affinity;
 pub mod event;
 pub mod fds;
 pub mod netns;
+pub mod pipe;
 pub mod process;
 pub mod socket;

@@ -129,6 +129,21 @@ pub(crate) fn serve(
     async move { while servers.join_next().await.is_some() {} }
 }
 
+/// What the local source says now, which may differ from the state in force.
+fn static_config(config: &Config) -> Result<serde_json::Value, String> {
+    let state = super::state::reread(config).map_err(|error| error.to_string())?;
+    let workloads: Vec<_> = state.workloads.iter().map(dump::state::workload).collect();
+    let services: Vec<_> = state.services.iter().map(dump::state::service).collect();
+    let policies: Vec<_> = state
+        .policies
+        .iter()
+        .map(|(_, p)| dump::state::policy(p))
+        .collect();
+    Ok(serde_json::json!({
+        "workloads": workloads, "services": services, "policies": policies,
+    }))
+}
+
 fn lives(
     credentials: Subscription<CredentialStore>,
 ) -> impl Fn() -> Vec<CertificateLife> + Send + Sync {
@@ -199,6 +214,13 @@ fn sections(
             source: Box::new(move || {
                 serde_json::to_value(dump::certificates::certificates(&credentials.load()))
                     .map_err(|error| error.to_string())
+            }),
+        },
+        Section {
+            name: "staticConfig",
+            source: Box::new({
+                let config = Arc::clone(&config);
+                move || static_config(&config)
             }),
         },
         Section {

@@ -22,10 +22,7 @@ pub(crate) struct State {
 impl State {
     /// Reads the local state, if any is configured, and publishes the first snapshot.
     pub(crate) fn load(config: &Config) -> Result<Self, LocalStateError> {
-        let source = config.local_state.as_ref().map(|source| match source {
-            LocalStateSource::Path(path) => LocalSource::Path(path.clone()),
-            LocalStateSource::Inline(text) => LocalSource::Inline(text.to_string()),
-        });
+        let source = source(config);
         // Watched before it is read: a change in between must not be missed.
         let watch = match &source {
             Some(LocalSource::Path(path)) => Some(Watch::new([path.clone()])),
@@ -101,6 +98,19 @@ impl State {
         tracing::info!(target: "corelane::state", generation, "state file reloaded");
         Some(snapshot)
     }
+}
+
+/// The configured source of local state.
+fn source(config: &Config) -> Option<LocalSource> {
+    config.local_state.as_ref().map(|source| match source {
+        LocalStateSource::Path(path) => LocalSource::Path(path.clone()),
+        LocalStateSource::Inline(text) => LocalSource::Inline(text.to_string()),
+    })
+}
+
+/// The local state as it stands at its source now, for the dump (spec: admin.md 3.1).
+pub(crate) fn reread(config: &Config) -> Result<LocalState, LocalStateError> {
+    source(config).map_or_else(|| Ok(LocalState::default()), |source| source.load())
 }
 
 fn report(state: &LocalState) {

@@ -4,6 +4,7 @@
 //! the other side is reset too: a reset is never turned into a clean end.
 
 mod copy;
+mod splice;
 
 use std::future::Future;
 use std::io;
@@ -41,7 +42,7 @@ pub(crate) enum Side {
 pub(crate) async fn run(
     shard: &Shard,
     sides: (Side, Side),
-    _permit: Permit,
+    permit: Permit,
     flow: &OpenFlow,
     close: &Signal<CloseReason>,
 ) -> CloseReason {
@@ -54,7 +55,9 @@ pub(crate) async fn run(
     let _open = Open(around.counters);
     // Boxed: each kind of relay then holds its own room, not that of the largest.
     match sides {
-        (Side::Tcp(client), Side::Tcp(server)) => Box::pin(around.plain(client, server)).await,
+        (Side::Tcp(client), Side::Tcp(server)) => {
+            Box::pin(around.plain(client, server, permit)).await
+        }
         (Side::Tcp(client), Side::Pooled(tunnel)) => {
             Box::pin(around.outbound(client, tunnel)).await
         }
@@ -86,11 +89,11 @@ impl Around<'_> {
         self.counters.relayed_bytes.add(bytes);
     }
 
-    async fn plain(self, client: Rc<Socket>, server: Rc<Socket>) -> CloseReason {
+    async fn plain(self, client: Rc<Socket>, server: Rc<Socket>, permit: Permit) -> CloseReason {
         let (mut client, mut server) = (TcpSide::new(client), TcpSide::new(server));
         let relay = join(
-            copy::tcp_to_tcp(&client.socket, &server.socket, |n| self.up(n)),
-            copy::tcp_to_tcp(&server.socket, &client.socket, |n| self.down(n)),
+            copy::tcp_to_tcp(&client.socket, &server.socket, &permit, |n| self.up(n)),
+            copy::tcp_to_tcp(&server.socket, &client.socket, &permit, |n| self.down(n)),
         );
         let (reason, clean) = outcome(rt::race(self.close.wait(), relay).await);
         client.clean = clean;
@@ -297,7 +300,7 @@ pub(super) fn sizes() -> [usize; 3] {
         size_of::<F>()
     }
     [
-        size(Around::plain),
+        size(|around, client, server| around.plain(client, server, Permit::outbound())),
         size(Around::outbound),
         size(Around::inbound),
     ]

@@ -2,6 +2,7 @@
 
 use super::facts::{Allowed, Bytes, Comparison, Facts, Failure, LastLines, NodeFacts, Refused};
 use super::out::{Look, Out};
+use super::setup::{STATE_FILE, Who};
 use super::world::{Tunnel, World};
 
 /// Tells the story on a terminal.
@@ -173,36 +174,32 @@ impl Report {
     /// Where to look, while it still runs.
     pub(super) fn hints(self, world: &World, nodes: &[NodeFacts]) {
         self.heading("Still running. Try, in another terminal:");
+        let hint = |command: String, why: &str| self.out.line(format!("   {command:<52} {why}"));
         let enter = world.namespaces.as_ref().map_or_else(
             || [String::new(), String::new()],
             |namespaces| namespaces.prefixes(),
         );
-        let entrance = |who| world.entrance(who);
-        let client = &enter[0];
-        use super::setup::Who;
-        match world.tunnel {
-            Tunnel::Forwards { .. } => {
-                self.out
-                    .line(format!("   curl http://{}/", entrance(Who::WebClient)));
-                self.out
-                    .line(format!("   curl http://{}/", entrance(Who::Intruder)));
-            }
-            Tunnel::Capture { service } => {
-                self.out.line(format!("   {client}curl http://{service}/"));
-            }
+        let ask = |who| format!("{}curl http://{}/", enter[0], world.entrance(who));
+        hint(ask(Who::WebClient), "allowed");
+        if world.namespaces.is_none() {
+            hint(ask(Who::Intruder), "refused");
         }
         for (node, enter) in nodes.iter().zip(&enter) {
-            self.out
-                .line(format!("   {enter}curl http://{}/metrics", node.metrics));
-            self.out
-                .line(format!("   {enter}curl http://{}/config_dump", node.admin));
-            self.out.line(format!("   tail -f {}", node.log));
+            hint(
+                format!("{enter}curl http://{}/metrics", node.metrics),
+                node.name,
+            );
+            hint(format!("{enter}curl http://{}/status", node.admin), "");
+            hint(format!("{enter}curl http://{}/config_dump", node.admin), "");
+            hint(format!("tail -f {}", node.log), "");
         }
-        let state = world.b.plan.folder.join(super::setup::STATE_FILE);
-        self.out.line(format!(
-            "   $EDITOR {}   (nodes follow at once)",
-            state.display()
-        ));
+        let state = world.b.plan.folder.join(STATE_FILE);
+        hint(
+            format!("$EDITOR {}", state.display()),
+            "read again when it changes:",
+        );
+        self.out
+            .line("   without the server's authorizationPolicies the intruder gets through.");
         self.out.line("   Ctrl-C here ends everything.");
     }
 

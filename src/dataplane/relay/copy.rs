@@ -13,8 +13,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use pin_project_lite::pin_project;
 
-use crate::config::limits::{RELAY_BUFFER_BYTES, RELAY_TURN_BYTES_MAX};
+use super::splice::{self, Spliced};
+use crate::config::limits::{RELAY_BUFFER_BYTES, RELAY_PROMOTE_READS, RELAY_TURN_BYTES_MAX};
 use crate::dataplane::rt::{self, First, Socket};
+use crate::decision::authorize::Permit;
 use crate::hbone::ResetCode;
 use crate::hbone::stream::{RecvHalf, SendHalf, StreamError};
 
@@ -70,14 +72,14 @@ impl fmt::Display for Failure {
     }
 }
 
-fn source(cause: impl Into<Cause>) -> Failure {
+pub(super) fn source(cause: impl Into<Cause>) -> Failure {
     Failure {
         place: Place::Source,
         cause: cause.into(),
     }
 }
 
-fn sink(cause: impl Into<Cause>) -> Failure {
+pub(super) fn sink(cause: impl Into<Cause>) -> Failure {
     Failure {
         place: Place::Sink,
         cause: cause.into(),
@@ -101,14 +103,14 @@ const TURN_STEPS_MAX: usize = 64;
 
 /// What a direction has done since other tasks of the shard could run.
 #[derive(Default)]
-struct Turn {
+pub(super) struct Turn {
     bytes: usize,
     steps: usize,
 }
 
 impl Turn {
     /// Counts a step; lets others run when it was enough.
-    async fn step(&mut self, bytes: usize) {
+    pub(super) async fn step(&mut self, bytes: usize) {
         self.bytes += bytes;
         self.steps += 1;
         if self.bytes >= RELAY_TURN_BYTES_MAX || self.steps >= TURN_STEPS_MAX {
@@ -118,14 +120,14 @@ impl Turn {
     }
 
     /// Waits; others run meanwhile, unless there was nothing to wait for.
-    const fn wait<F: Future>(&mut self, until: F) -> Wait<'_, F> {
+    pub(super) const fn wait<F: Future>(&mut self, until: F) -> Wait<'_, F> {
         Wait { turn: self, until }
     }
 }
 
 pin_project! {
     /// See [`Turn::wait`].
-    struct Wait<'a, F> {
+    pub(super) struct Wait<'a, F> {
         turn: &'a mut Turn,
         #[pin]
         until: F,
@@ -157,18 +159,53 @@ enum Step {
     End,
 }
 
-/// Copies until end of stream, then half-closes the sink.
+/// Copies until end of stream, then half-closes the sink. A direction that shows bulk is spliced for
+/// as long as that lasts; only what is permitted gets here.
 pub(super) async fn tcp_to_tcp(
     from: &Socket,
     to: &Socket,
+    _permit: &Permit,
     count: impl Fn(u64),
 ) -> Result<(), Failure> {
     let mut turn = Turn::default();
+    loop {
+        if copy_until_bulk(from, to, &mut turn, &count).await? == Copied::Ended {
+            return Ok(());
+        }
+        // Without a pipe (descriptors or quota are short) copying goes on.
+        if let Some(mut loan) = splice::Loan::take()
+            && splice::run(from, to, &mut loan, &mut turn, &count).await? == Spliced::Ended
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// Why a copy stopped.
+#[derive(Debug, PartialEq, Eq)]
+enum Copied {
+    /// End of stream; the sink is half-closed.
+    Ended,
+    /// Several full buffers in a row.
+    Bulk,
+}
+
+async fn copy_until_bulk(
+    from: &Socket,
+    to: &Socket,
+    turn: &mut Turn,
+    count: &impl Fn(u64),
+) -> Result<Copied, Failure> {
+    let mut full = 0;
     loop {
         match step(from, to)? {
             Step::Moved { bytes, more } => {
                 count(bytes as u64);
                 turn.step(bytes).await;
+                full = if more { full + 1 } else { 0 };
+                if full >= RELAY_PROMOTE_READS {
+                    return Ok(Copied::Bulk);
+                }
                 if !more {
                     turn.wait(from.readable()).await.map_err(source)?;
                 }
@@ -176,9 +213,11 @@ pub(super) async fn tcp_to_tcp(
             Step::SourceEmpty => turn.wait(from.readable()).await.map_err(source)?,
             Step::SinkFull { bytes, rest } => {
                 count(bytes as u64);
-                send_all(to, &rest, &count).await?;
+                send_all(to, &rest, count).await?;
+                // A sink that cannot keep up is bulk too.
+                full += 1;
             }
-            Step::End => return half_close(to),
+            Step::End => return half_close(to).map(|()| Copied::Ended),
         }
     }
 }
@@ -224,7 +263,7 @@ async fn send_all(to: &Socket, mut rest: &[u8], count: &impl Fn(u64)) -> Result<
     Ok(())
 }
 
-fn half_close(to: &Socket) -> Result<(), Failure> {
+pub(super) fn half_close(to: &Socket) -> Result<(), Failure> {
     match to.shutdown_write() {
         // The sink reset its connection; its own direction tells so.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),

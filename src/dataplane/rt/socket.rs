@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use monoio::net::TcpStream;
 
 use crate::sys;
+use crate::sys::pipe::Pipe;
 use crate::transport::Transport;
 
 /// A connected TCP socket.
@@ -75,6 +76,22 @@ impl Socket {
     /// `WouldBlock` and those of send(2).
     pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
         sys::socket::send(self.fd(), bytes)
+    }
+
+    /// Moves bytes into a pipe without blocking; `Ok(0)` is end of stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there or the pipe is full; those of recv(2).
+    pub fn try_fill(&self, pipe: &Pipe, length: usize) -> io::Result<usize> {
+        pipe.fill(self.fd(), length)
+    }
+
+    /// Moves bytes out of a pipe without blocking.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket is full; those of send(2).
+    pub fn try_drain(&self, pipe: &Pipe, length: usize) -> io::Result<usize> {
+        pipe.drain(self.fd(), length)
     }
 
     /// Ends the sending direction.

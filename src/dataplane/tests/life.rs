@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::node::{DRIVERS, Mute, Pair, Running, exchange, forward, patient, until};
 use crate::config::DriverChoice;
@@ -20,6 +21,7 @@ fn descriptors() -> usize {
 /// Connections in every state: relayed, half closed, refused, dialling, shaking hands, silent.
 fn live(driver: DriverChoice, end: fn() -> Message) {
     let mut plans = super::node::Plans::new();
+    plans.client.config.timeouts.dial = Duration::from_millis(300);
     let mute = Mute::new();
     let (closed, refused) = super::node::server();
     drop(closed);
