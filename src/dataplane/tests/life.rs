@@ -21,7 +21,8 @@ fn descriptors() -> usize {
 /// Connections in every state: relayed, half closed, refused, dialling, shaking hands, silent.
 fn live(driver: DriverChoice, end: fn() -> Message) {
     let mut plans = super::node::Plans::new();
-    plans.client.config.timeouts.dial = Duration::from_millis(300);
+    // The mute application is dialled by the server's node.
+    plans.server.config.timeouts.dial = Duration::from_millis(300);
     let mute = Mute::new();
     let (closed, refused) = super::node::server();
     drop(closed);

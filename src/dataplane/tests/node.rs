@@ -22,7 +22,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::builder::{Builder, Change};
 use crate::snapshot::exchange::Publisher;
 use crate::sys::socket::{ListenOptions, listen, local_addr};
-use crate::telemetry::counters::Limit;
+use crate::telemetry::counters::{Limit, Role};
 use crate::telemetry::line::{Level, LineFormat};
 use crate::telemetry::log_writer::WriterOptions;
 use crate::telemetry::page::Page;
@@ -254,6 +254,19 @@ impl Running {
 
     pub(super) fn limit(&self, limit: Limit) -> u64 {
         self.counters.limit(limit).get()
+    }
+
+    /// Waits until the limit was reached `times` times.
+    pub(super) fn reached(&self, limit: Limit, times: u64) {
+        until(limit.as_str(), || self.limit(limit) >= times);
+        assert_eq!(self.limit(limit), times, "{limit:?}");
+    }
+
+    /// Waits until that many handshakes failed.
+    pub(super) fn handshakes_failed(&self, role: Role, times: u64) {
+        let failed = self.counters.handshakes_failed(role);
+        until("handshakes to fail", || failed.get() >= times);
+        assert_eq!(failed.get(), times, "{role:?}");
     }
 
     /// Waits for a log line that contains `text`.

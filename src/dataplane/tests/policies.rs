@@ -103,7 +103,7 @@ fn an_attached_policy_that_stays_unknown_denies() {
     for driver in DRIVERS {
         let pair = waiting_pair(driver, Duration::from_millis(100));
         assert!(is_reset(&mut pair.client.connect()), "{driver:?}");
-        assert_eq!(pair.server.limit(Limit::PolicyWait), 1);
+        pair.server.reached(Limit::PolicyWait, 1);
         pair.server
             .logged("policy default/late is attached to the workload but not known yet");
         pair.stop(|| Message::Drain);
@@ -255,7 +255,7 @@ fn without_its_workload_a_node_waits_and_then_refuses() {
         plans.server.config.timeouts.workload_wait = Duration::from_millis(100);
         let pair = plans.start(driver);
         assert!(is_reset(&mut pair.client.connect()), "{driver:?}");
-        assert_eq!(pair.server.limit(Limit::WorkloadWait), 1);
+        pair.server.reached(Limit::WorkloadWait, 1);
         pair.server
             .logged("failed to fetch information about local workload");
         pair.stop(|| Message::Drain);
