@@ -103,9 +103,14 @@ fn a_node_with_few_descriptors() {
     let node = Running::start(driver, to.parse().unwrap(), |config| {
         config.limits.connections = Some(10_000);
     });
-    println!("{ADDRESS}{}", node.addr());
+    writeln!(std::io::stdout(), "{ADDRESS}{}", node.addr()).unwrap();
     std::io::stdin().read_line(&mut line).unwrap();
-    println!("{COUNTS}{}", node.limit(Limit::Descriptors));
+    writeln!(
+        std::io::stdout(),
+        "{COUNTS}{}",
+        node.limit(Limit::Descriptors)
+    )
+    .unwrap();
     node.stop(Message::Force);
 }
 
