@@ -197,6 +197,17 @@ fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
             return respond.refuse(refusal.status);
         }
     };
+    // A stream takes a descriptor as a connection does, and a peer may open many in one tunnel.
+    let Some(slot) = shard.slot() else {
+        shard.refused(
+            Direction::Inbound,
+            client,
+            Some(local),
+            &"too many connections",
+        );
+        return respond.refuse(503);
+    };
     let (ours, tunnel) = (Rc::clone(shard), Rc::clone(tunnel));
-    shard.spawn(stream::serve(ours, tunnel, request, respond, at), || {});
+    let task = stream::serve(ours, tunnel, request, respond, at, slot);
+    shard.spawn(task, || {});
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Tunnel;
+use crate::dataplane::admission::Slot;
 use crate::dataplane::dial::{self, dial_source};
 use crate::dataplane::permission::permitted;
 use crate::dataplane::relay::{self, Side};
@@ -36,6 +37,7 @@ pub(in crate::dataplane) async fn serve(
     request: ConnectRequest,
     respond: Respond,
     at: Instant,
+    _slot: Slot,
 ) {
     // Boxed: an idle relay must not hold the room its set-up took.
     let prepared = Box::pin(prepare(&shard, &tunnel, request, respond, at));

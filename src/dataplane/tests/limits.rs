@@ -57,6 +57,31 @@ fn silent_peers_are_limited_for_each_source_and_in_all() {
 }
 
 #[test]
+fn streams_count_as_connections_of_the_node_that_takes_them() {
+    for driver in DRIVERS {
+        let mut plans = Plans::new();
+        plans.server.config.limits.connections = Some(3);
+        let pair = plans.start(driver);
+        // One for the tunnel, two for its streams.
+        let mut first = pair.open();
+        let mut second = pair.open();
+        assert!(is_reset(&mut pair.client.connect()), "{driver:?}");
+        pair.server.reached(Limit::Connections, 1);
+        pair.server.logged("too many connections");
+        pair.client.logged("http status: 503 Service Unavailable");
+        exchange(&mut first.0, &mut first.1);
+        exchange(&mut second.0, &mut second.1);
+        drop(first);
+        let relays = &pair.server.counters.relays_open;
+        until("a stream to end", || relays.get() == 1);
+        let (mut next, mut server) = pair.open();
+        exchange(&mut next, &mut server);
+        drop((next, server, second));
+        pair.stop(|| Message::Drain);
+    }
+}
+
+#[test]
 fn a_silent_client_is_closed_when_its_handshake_is_overdue() {
     for driver in DRIVERS {
         let pair = Pair::new(driver, |config| {

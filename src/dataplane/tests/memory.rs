@@ -38,7 +38,7 @@ fn what_an_idle_connection_holds_is_bounded() {
         ),
         (
             "inbound stream",
-            size_of_future!(inbound::stream_task, A, B, C, D, E),
+            size_of_future!(inbound::stream_task, A, B, C, D, E, G),
             1_280,
         ),
     ];
