@@ -318,7 +318,10 @@ impl Shard {
                 self.drain.fire(());
                 self.force.fire(());
             }
-            Message::Ping(number) => heartbeat.store(*number, Ordering::Relaxed),
+            Message::Ping(number) => {
+                heartbeat.store(*number, Ordering::Relaxed);
+                self.telemetry.counters().heartbeat.add(1);
+            }
         }
         true
     }
