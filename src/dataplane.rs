@@ -2,11 +2,11 @@
 //!
 //! | stage | module | consumes → makes |
 //! |---|---|---|
-//! | accept | [`listener`] | descriptor → `Accepted` |
-//! | capture | [`capture`] | `Accepted` → `Captured` |
+//! | accept | `listener` | descriptor → `Accepted` |
+//! | capture | `capture` | `Accepted` → `Captured` |
 //! | authorize, route | `crate::decision` | facts → `Permit`, `Route` |
-//! | dial | [`dial`], [`pool`] | `Route` → open server side |
-//! | relay | [`relay`] | both sides and the `Permit` → `Relayed` |
+//! | dial | `dial`, `pool` | `Route` → open server side |
+//! | relay | `relay` | both sides and the `Permit` → `Relayed` |
 //!
 //! Everything here runs on a shard, a thread of its own that shares nothing: `Rc` and `Cell` only.
 //! Deliberately absent: HTTP beyond CONNECT, retries of application requests, any lock.

@@ -75,7 +75,7 @@ settings! {
     KeepaliveRetries "socket.keepalive.retries" ["KEEPALIVE_RETRIES"] "unanswered probes that end a connection";
     UserTimeout "socket.userTimeoutEnabled" ["USER_TIMEOUT_ENABLED"] "set TCP_USER_TIMEOUT from the keepalive settings";
     PacketMark "socket.packetMark" ["PACKET_MARK"] "SO_MARK of dialled sockets";
-    OriginalSource "socket.originalSource" ["ENABLE_ORIG_SRC"] "applications see the client's address: `auto`, `required` or `never`";
+    OriginalSource "socket.originalSource" ["ENABLE_ORIG_SRC"] "applications see the client's address: `auto` (the default in mode `dedicated`), `required` or `never`";
     ReusePort "socket.reusePort" [] "another process may hold the same ports during a restart";
     TimeoutHandshake "timeouts.handshake" [] "TLS, from accept to Finished";
     TimeoutPreface "timeouts.http2Preface" [] "HTTP/2 preface and first SETTINGS";
@@ -89,7 +89,7 @@ settings! {
     TimeoutPing "timeouts.ping" [] "for the answer to a PING";
     TimeoutDrain "timeouts.drain" ["CONNECTION_TERMINATION_DEADLINE"] "for open connections to end when the node stops";
     GracePeriod "" ["TERMINATION_GRACE_PERIOD_SECONDS"] "seconds the orchestrator waits; the drain deadline is a little less";
-    LimitConnections "limits.connections" [] "connections at once; `auto`: half of the descriptors";
+    LimitConnections "limits.connections" [] "connections and tunnel streams at once; `auto`: half of the descriptors";
     LimitUnauthenticated "limits.unauthenticated" [] "connections without a verified peer; `auto`: a quarter of the descriptors";
     LimitUnauthenticatedPerSource "limits.unauthenticatedPerSource" [] "the same from one address";
     LimitStreams "limits.streamsPerTunnel" [] "streams a peer may have open in a tunnel";

@@ -1,4 +1,5 @@
-//! Bounds what peers that have proven nothing may hold: connections in all, and for each address.
+//! Bounds what a shard holds at once: connections and streams in all, and those of peers that have
+//! proven nothing, in all and for each address.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -68,6 +69,41 @@ impl Drop for Pending {
     }
 }
 
+/// Counts the connections and streams of one shard.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    max: u64,
+    used: Cell<u64>,
+}
+
+/// A place among them; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot(Rc<Slots>);
+
+impl Slots {
+    pub(crate) fn new(max: u64) -> Rc<Self> {
+        Rc::new(Self {
+            max,
+            used: Cell::new(0),
+        })
+    }
+
+    /// A place, if one is free.
+    pub(crate) fn take(self: &Rc<Self>) -> Option<Slot> {
+        let used = self.used.get();
+        (used < self.max).then(|| {
+            self.used.set(used + 1);
+            Slot(Rc::clone(self))
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.used.set(self.0.used.get() - 1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +122,16 @@ mod tests {
         assert_eq!(admission.admit(b).unwrap_err(), Limit::UnauthenticatedTotal);
         drop(first);
         assert!(admission.admit(a).is_ok());
+    }
+
+    #[test]
+    fn slots_are_as_many_as_they_say_and_come_back() {
+        let slots = Slots::new(2);
+        let held = [slots.take().unwrap(), slots.take().unwrap()];
+        assert!(slots.take().is_none());
+        drop(held);
+        assert_eq!(slots.used.get(), 0);
+        assert!(slots.take().is_some());
     }
 
     #[test]

@@ -40,14 +40,15 @@ pub(super) struct Tunnel {
 /// Serves one connection of port 15008.
 pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted) {
     let socket = Rc::clone(&accepted.socket);
-    let work = async {
-        // Boxed: an open tunnel must not hold the room its handshake took.
-        let up = Box::pin(establish(&shard, transparent, accepted)).await;
-        if let Some((tunnel, server, life)) = up {
+    // Boxed: an open tunnel must not hold the room its handshake took.
+    let up = Box::pin(establish(&shard, transparent, accepted));
+    let ended = rt::race(shard.force.wait(), async {
+        if let Some((tunnel, server, life)) = up.await {
             streams(&shard, &tunnel, server, life).await;
         }
-    };
-    if let First::Left(()) = rt::race(shard.force.wait(), work).await {
+    })
+    .await;
+    if let First::Left(()) = ended {
         socket.reset_on_close();
     }
 }
@@ -196,6 +197,17 @@ fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
             return respond.refuse(refusal.status);
         }
     };
+    // A stream takes a descriptor as a connection does, and a peer may open many in one tunnel.
+    let Some(slot) = shard.slot() else {
+        shard.refused(
+            Direction::Inbound,
+            client,
+            Some(local),
+            &"too many connections",
+        );
+        return respond.refuse(503);
+    };
     let (ours, tunnel) = (Rc::clone(shard), Rc::clone(tunnel));
-    shard.spawn(stream::serve(ours, tunnel, request, respond, at), || {});
+    let task = stream::serve(ours, tunnel, request, respond, at, slot);
+    shard.spawn(task, || {});
 }

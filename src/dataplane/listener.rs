@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::admission::Slot;
 use super::local::LocalKey;
 use super::rt::{self, First, Listener, Signal, Socket};
 use super::shard::{ListenerRole, PlannedListener, Shard};
@@ -101,6 +102,8 @@ async fn accept_loop(shard: Rc<Shard>, listener: Listener, kind: Kind, addr: Soc
                 rt::sleep(ACCEPT_BACKOFF_MAX).await;
             }
         }
+        #[cfg(any(test, feature = "faults"))]
+        super::faults::trip(addr.port());
         match accept_batch(&shard, &listener, &kind) {
             Ok(Batch::Emptied) => backoff = ACCEPT_BACKOFF_MIN,
             Ok(Batch::More) => {
@@ -182,11 +185,10 @@ fn exhausted(
 fn admit(shard: &Rc<Shard>, kind: &Kind, fd: OwnedFd, peer: SocketAddr) {
     let client = ClientAddr::new(peer);
     let counters = shard.telemetry.counters();
-    if shard.connections.get() >= shard.connections_max {
-        counters.limit(Limit::Connections).add(1);
+    let Some(slot) = shard.slot() else {
         sys::socket::reset_on_close(sys::fds::borrow(&fd));
         return;
-    }
+    };
     counters.accepted(kind.counted()).add(1);
     // Tunnels and SOCKS5 follow the reference: no keepalive on their accepted sockets, except that
     // a tunnel whose peer vanished must not stay for ever (its pings notice).
@@ -203,7 +205,7 @@ fn admit(shard: &Rc<Shard>, kind: &Kind, fd: OwnedFd, peer: SocketAddr) {
             return;
         }
     };
-    let open = Open::new(shard, kind.direction());
+    let open = Open::new(shard, slot, kind.direction());
     let accepted = Accepted {
         socket: Rc::clone(&socket),
         client,
@@ -236,23 +238,23 @@ async fn serve(shard: Rc<Shard>, kind: Kind, accepted: Accepted, _open: Open) {
 struct Open {
     shard: Rc<Shard>,
     direction: Direction,
+    _slot: Slot,
 }
 
 impl Open {
-    fn new(shard: &Rc<Shard>, direction: Direction) -> Self {
-        shard.connections.set(shard.connections.get() + 1);
+    fn new(shard: &Rc<Shard>, slot: Slot, direction: Direction) -> Self {
         shard.telemetry.counters().connections_open.add(1);
         shard.telemetry.socket_opened(direction);
         Self {
             shard: Rc::clone(shard),
             direction,
+            _slot: slot,
         }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.shard.connections.set(self.shard.connections.get() - 1);
         self.shard.telemetry.counters().connections_open.add(-1);
         self.shard.telemetry.socket_closed(self.direction);
     }

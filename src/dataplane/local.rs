@@ -45,9 +45,12 @@ impl LocalKey {
 
     /// On a listener that takes any address, the workload is the one that owns the client's.
     pub(crate) fn or_of_client(self, client: IpAddr) -> Self {
-        match self {
-            Self::Address(ip) if ip.is_unspecified() => Self::Address(client),
-            known => known,
+        if let Self::Address(ip) = &self
+            && ip.is_unspecified()
+        {
+            Self::Address(client)
+        } else {
+            self
         }
     }
 

@@ -48,14 +48,16 @@ pub(crate) async fn forward(
 
 async fn run(shard: &Rc<Shard>, local: &LocalKey, accepted: Accepted, target: Target) {
     let socket = Rc::clone(&accepted.socket);
-    let work = async {
-        // Boxed, like every set-up: an idle relay must not hold the room it took.
-        match Box::pin(prepare(shard, local, accepted, target)).await {
+    // Boxed, like every set-up: an idle relay must not hold the room it took.
+    let open = Box::pin(prepare(shard, local, accepted, target));
+    let ended = rt::race(shard.force.wait(), async {
+        match open.await {
             Some(open) => open.relay(shard).await,
             None => socket.reset_on_close(),
         }
-    };
-    if let First::Left(()) = rt::race(shard.force.wait(), work).await {
+    })
+    .await;
+    if let First::Left(()) = ended {
         socket.reset_on_close();
     }
 }

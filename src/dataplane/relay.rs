@@ -41,65 +41,95 @@ pub(crate) enum Side {
 /// Dropping the future resets both sides.
 pub(crate) async fn run(
     shard: &Shard,
-    (client, server): (Side, Side),
+    sides: (Side, Side),
     permit: Permit,
     flow: &OpenFlow,
     close: &Signal<CloseReason>,
 ) -> CloseReason {
-    let open = Open::count(shard.telemetry.counters());
-    let up = |n| {
-        flow.to_server(n);
-        open.0.relayed_bytes.add(n);
+    let around = Around {
+        counters: shard.telemetry.counters(),
+        flow,
+        close,
     };
-    let down = |n| {
-        flow.to_client(n);
-        open.0.relayed_bytes.add(n);
-    };
-    match (client, server) {
+    around.counters.relays_open.add(1);
+    let _open = Open(around.counters);
+    // Boxed: each kind of relay then holds its own room, not that of the largest.
+    match sides {
         (Side::Tcp(client), Side::Tcp(server)) => {
-            let (mut client, mut server) = (TcpSide::new(client), TcpSide::new(server));
-            let relay = join(
-                copy::tcp_to_tcp(&client.socket, &server.socket, &permit, up),
-                copy::tcp_to_tcp(&server.socket, &client.socket, &permit, down),
-            );
-            let (reason, clean) = outcome(rt::race(close.wait(), relay).await);
-            client.clean = clean;
-            server.clean = clean;
-            reason
+            Box::pin(around.plain(client, server, permit)).await
         }
-        (
-            Side::Tcp(client),
-            Side::Pooled(TunnelStream {
-                stream,
-                lease: _lease,
-            }),
-        ) => {
-            let mut client = TcpSide::new(client);
-            let (mut recv, mut send) = stream.split();
-            let relay = join(
-                copy::tcp_to_tunnel(&client.socket, &mut send, up),
-                copy::tunnel_to_tcp(&mut recv, &client.socket, down),
-            );
-            let (reason, clean) = outcome(rt::race(close.wait(), relay).await);
-            client.clean = clean;
-            reset_stream(&mut send, &reason, clean).await;
-            reason
+        (Side::Tcp(client), Side::Pooled(tunnel)) => {
+            Box::pin(around.outbound(client, tunnel)).await
         }
         (Side::Accepted(stream), Side::Tcp(server)) => {
-            let mut server = TcpSide::new(server);
-            let (mut recv, mut send) = stream.split();
-            let relay = join(
-                copy::tunnel_to_tcp(&mut recv, &server.socket, up),
-                copy::tcp_to_tunnel(&server.socket, &mut send, down),
-            );
-            let (reason, clean) = outcome(rt::race(close.wait(), relay).await);
-            server.clean = clean;
-            reset_stream(&mut send, &reason, clean).await;
-            reason
+            Box::pin(around.inbound(stream, server)).await
         }
         (Side::Pooled(_) | Side::Accepted(_), _) | (Side::Tcp(_), Side::Accepted(_)) => {
             CloseReason::Relay("a stream can only be relayed to a TCP connection".to_owned())
         }
+    }
+}
+
+/// What surrounds a relay: where it counts, and what may end it.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    counters: &'a ShardCounters,
+    flow: &'a OpenFlow,
+    close: &'a Signal<CloseReason>,
+}
+
+impl Around<'_> {
+    fn up(self, bytes: u64) {
+        self.flow.to_server(bytes);
+        self.counters.relayed_bytes.add(bytes);
+    }
+
+    fn down(self, bytes: u64) {
+        self.flow.to_client(bytes);
+        self.counters.relayed_bytes.add(bytes);
+    }
+
+    async fn plain(self, client: Rc<Socket>, server: Rc<Socket>, permit: Permit) -> CloseReason {
+        let (mut client, mut server) = (TcpSide::new(client), TcpSide::new(server));
+        let relay = join(
+            copy::tcp_to_tcp(&client.socket, &server.socket, &permit, |n| self.up(n)),
+            copy::tcp_to_tcp(&server.socket, &client.socket, &permit, |n| self.down(n)),
+        );
+        let (reason, clean) = outcome(rt::race(self.close.wait(), relay).await);
+        client.clean = clean;
+        server.clean = clean;
+        reason
+    }
+
+    /// The lease goes back to the pool with the stream.
+    async fn outbound(self, client: Rc<Socket>, tunnel: TunnelStream) -> CloseReason {
+        let TunnelStream {
+            stream,
+            lease: _lease,
+        } = tunnel;
+        let mut client = TcpSide::new(client);
+        let (mut recv, mut send) = stream.split();
+        let relay = join(
+            copy::tcp_to_tunnel(&client.socket, &mut send, |n| self.up(n)),
+            copy::tunnel_to_tcp(&mut recv, &client.socket, |n| self.down(n)),
+        );
+        let (reason, clean) = outcome(rt::race(self.close.wait(), relay).await);
+        client.clean = clean;
+        reset_stream(&mut send, &reason, clean).await;
+        reason
+    }
+
+    async fn inbound(self, stream: Stream, server: Rc<Socket>) -> CloseReason {
+        let mut server = TcpSide::new(server);
+        let (mut recv, mut send) = stream.split();
+        let relay = join(
+            copy::tunnel_to_tcp(&mut recv, &server.socket, |n| self.up(n)),
+            copy::tcp_to_tunnel(&server.socket, &mut send, |n| self.down(n)),
+        );
+        let (reason, clean) = outcome(rt::race(self.close.wait(), relay).await);
+        server.clean = clean;
+        reset_stream(&mut send, &reason, clean).await;
+        reason
     }
 }
 
@@ -121,15 +151,8 @@ async fn reset_stream(send: &mut SendHalf, reason: &CloseReason, clean: bool) {
     });
 }
 
-/// Counts an open relay however it ends.
+/// An open relay, counted however it ends.
 struct Open<'a>(&'a ShardCounters);
-
-impl<'a> Open<'a> {
-    fn count(counters: &'a ShardCounters) -> Self {
-        counters.relays_open.add(1);
-        Self(counters)
-    }
-}
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
@@ -268,4 +291,17 @@ impl From<StreamError> for copy::Cause {
     fn from(error: StreamError) -> Self {
         Self::Stream(error)
     }
+}
+
+/// Bytes each kind of relay holds while it runs: plain, outbound, inbound.
+#[cfg(test)]
+pub(super) fn sizes() -> [usize; 3] {
+    fn size<A, B, F: Future>(_: impl Fn(Around<'static>, A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+    [
+        size(|around, client, server| around.plain(client, server, Permit::outbound())),
+        size(Around::outbound),
+        size(Around::inbound),
+    ]
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::admission::Admission;
+use super::admission::{Admission, Slot, Slots};
 use super::listener::{self, Kind};
 use super::local::LocalKey;
 use super::pool::Pool;
@@ -29,7 +29,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::{Reader, Subscription};
 use crate::sys::socket::{ConnectionOptions, Keepalive};
 use crate::telemetry::ShardTelemetry;
-use crate::telemetry::counters::DriverInfo;
+use crate::telemetry::counters::{DriverInfo, Limit};
 use crate::telemetry::flow::Direction;
 use crate::tls::credentials::{CredentialStore, Credentials, IdentityError};
 
@@ -117,9 +117,7 @@ pub(crate) struct Shard {
     /// A task without which the shard must not go on has panicked; its name.
     broken: Signal<&'static str>,
     pub(crate) hbone: hbone::Settings,
-    /// Connections this shard may hold at once.
-    pub(crate) connections_max: u64,
-    pub(crate) connections: Cell<u64>,
+    slots: Rc<Slots>,
     state: Reader<Snapshot>,
     credentials: Reader<CredentialStore>,
     tasks: Cell<usize>,
@@ -171,8 +169,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         force: Signal::default(),
         broken: Signal::default(),
         hbone: tunnel_settings::new(&config, &telemetry),
-        connections_max: (limits.connections_max(plan.descriptors) / parts).max(1),
-        connections: Cell::new(0),
+        slots: Slots::new((limits.connections_max(plan.descriptors) / parts).max(1)),
         state: state.reader(),
         credentials: credentials.reader(),
         tasks: Cell::new(0),
@@ -243,6 +240,17 @@ impl Shard {
         self.random.borrow_mut().u64(..)
     }
 
+    /// Room for one more connection or stream, which keeps it to its end. `None` is counted: the
+    /// limit is reached.
+    pub(crate) fn slot(&self) -> Option<Slot> {
+        let slot = self.slots.take();
+        if slot.is_none() {
+            let counters = self.telemetry.counters();
+            counters.limit(Limit::Connections).add(1);
+        }
+        slot
+    }
+
     /// Starts a task that the shard waits for before it ends.
     pub(crate) fn spawn(
         self: &Rc<Self>,
@@ -310,7 +318,10 @@ impl Shard {
                 self.drain.fire(());
                 self.force.fire(());
             }
-            Message::Ping(number) => heartbeat.store(*number, Ordering::Relaxed),
+            Message::Ping(number) => {
+                heartbeat.store(*number, Ordering::Relaxed);
+                self.telemetry.counters().heartbeat.add(1);
+            }
         }
         true
     }

@@ -61,8 +61,9 @@ const REFUSED_BYTES_MAX: usize = 64 * 1024;
 /// Serves one connection of port 15080.
 pub(crate) async fn serve(shard: Rc<Shard>, local: LocalKey, accepted: Accepted) {
     let socket = Rc::clone(&accepted.socket);
-    let work = async {
-        match Box::pin(prepare(&shard, &local, accepted)).await {
+    let open = Box::pin(prepare(&shard, &local, accepted));
+    let ended = rt::race(shard.force.wait(), async {
+        match open.await {
             Ok(open) => {
                 if reply(&socket, Reply::Succeeded).await.is_ok() {
                     open.relay(&shard).await;
@@ -71,8 +72,9 @@ pub(crate) async fn serve(shard: Rc<Shard>, local: LocalKey, accepted: Accepted)
             Err(Some(code)) => Box::pin(refuse(&shard, &socket, code)).await,
             Err(None) => socket.reset_on_close(),
         }
-    };
-    if let First::Left(()) = rt::race(shard.force.wait(), work).await {
+    })
+    .await;
+    if let First::Left(()) = ended {
         socket.reset_on_close();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Values are nanoseconds. Below 32 ns each has its own cell; above, every power of two is cut in
 //! 32 cells (5 bits of mantissa), so a cell is at most 1/32 of its value wide. Longer durations than
-//! [`LONGEST_NS`] count as that long.
+//! `LONGEST_NS` count as that long.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

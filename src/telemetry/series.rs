@@ -3,7 +3,7 @@
 //! Lookup goes by the addresses of the shared records first (no text is built), by the label text
 //! otherwise, so records published again with the same labels join the same series. A new series is
 //! announced to the hub over a channel. The hub alone ends a series, by exchanging the number of its
-//! holders from 0 to [`ENDED`]; the shard alone adds holders, and never to an ended series. So a
+//! holders from 0 to `ENDED`; the shard alone adds holders, and never to an ended series. So a
 //! series is either held or gone, whatever the two threads do at once.
 
 use std::collections::HashMap;

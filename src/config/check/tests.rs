@@ -429,6 +429,18 @@ log: {filter: 'info,access=off', format: json}
 ";
 
 #[test]
+fn a_node_of_many_workloads_dials_from_its_own_address_unless_asked() {
+    let source = |file: &str| with_file(file).unwrap().config.socket.original_source;
+    let node = "mode: node\nlocalState: s\nidentityDir: i\n";
+    assert_eq!(source(node), OriginalSource::Never);
+    let asked = format!("{node}socket: {{originalSource: auto}}\n");
+    assert_eq!(source(&asked), OriginalSource::Auto);
+    let dedicated =
+        "mode: dedicated\nworkload: default/client/client\nlocalState: s\nidentityDir: i\n";
+    assert_eq!(source(dedicated), OriginalSource::Auto);
+}
+
+#[test]
 fn an_own_file_describes_a_whole_node() {
     let checked = with_file(TWO_NODES).unwrap();
     assert_eq!(checked.warnings, []);

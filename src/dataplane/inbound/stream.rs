@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Tunnel;
+use crate::dataplane::admission::Slot;
 use crate::dataplane::dial::{self, dial_source};
 use crate::dataplane::permission::permitted;
 use crate::dataplane::relay::{self, Side};
@@ -36,11 +37,13 @@ pub(in crate::dataplane) async fn serve(
     request: ConnectRequest,
     respond: Respond,
     at: Instant,
+    _slot: Slot,
 ) {
-    let work = async {
-        // Boxed: an idle relay must not hold the room its set-up took.
-        let prepared = Box::pin(prepare(&shard, &tunnel, request, respond, at)).await;
-        let Some((open, outcome)) = prepared else {
+    // Boxed: an idle relay must not hold the room its set-up took.
+    let prepared = Box::pin(prepare(&shard, &tunnel, request, respond, at));
+    // Forced, whatever is open is dropped: the stream and the application's connection are reset.
+    rt::race(shard.force.wait(), async {
+        let Some((open, outcome)) = prepared.await else {
             return;
         };
         let reason = match outcome {
@@ -54,9 +57,8 @@ pub(in crate::dataplane) async fn serve(
             Err(reason) => reason,
         };
         open.flow.finish(&reason, rt::now());
-    };
-    // Whatever is open is dropped: the stream and the application's connection are reset.
-    rt::race(shard.force.wait(), work).await;
+    })
+    .await;
 }
 
 /// A stream that is counted, and in the table of those a policy change may close.

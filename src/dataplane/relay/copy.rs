@@ -367,3 +367,38 @@ pub(super) async fn tunnel_to_tcp(
         turn.step(data.len()).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+    use std::pin::pin;
+    use std::task::Waker;
+
+    #[test]
+    fn only_a_wait_in_which_others_could_run_begins_a_new_turn() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut turn = Turn { bytes: 7, steps: 3 };
+        assert!(pin!(turn.wait(ready(()))).poll(&mut cx).is_ready());
+        assert_eq!((turn.bytes, turn.steps), (7, 3));
+        assert!(pin!(turn.wait(pending::<()>())).poll(&mut cx).is_pending());
+        assert_eq!((turn.bytes, turn.steps), (0, 0));
+    }
+
+    #[test]
+    fn a_turn_ends_by_bytes_or_by_steps() {
+        for (size, steps) in [(1, TURN_STEPS_MAX), (RELAY_TURN_BYTES_MAX, 1)] {
+            let choice = crate::config::DriverChoice::Epoll;
+            let left = rt::block_on(choice, 256, |_| async move {
+                let mut turn = Turn::default();
+                for _ in 1..steps {
+                    turn.step(size).await;
+                }
+                let before = turn.steps;
+                turn.step(size).await;
+                (before, turn.steps)
+            });
+            assert_eq!(left.unwrap(), (steps - 1, 0));
+        }
+    }
+}

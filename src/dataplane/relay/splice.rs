@@ -41,8 +41,9 @@ impl Loan {
     }
 }
 
-impl Drop for Loan {
-    fn drop(&mut self) {
+impl Loan {
+    /// Gives an empty pipe back to the pool.
+    fn give_back(&mut self) {
         if self.inside == 0
             && let Some(pipe) = self.pipe.take()
         {
@@ -52,6 +53,22 @@ impl Drop for Loan {
                 }
             });
         }
+    }
+
+    /// Takes a pipe again after [`Loan::give_back`]; false when none is to be had.
+    fn renew(&mut self) -> bool {
+        if self.pipe.is_none()
+            && let Some(mut other) = Self::take()
+        {
+            self.pipe = other.pipe.take();
+        }
+        self.pipe.is_some()
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
@@ -93,7 +110,12 @@ pub(super) async fn run(
                 if calm > RELAY_DEMOTE_WAITS {
                     return Ok(Spliced::Calm);
                 }
+                // A flow that pauses may pause for ever: two descriptors each would be too many.
+                loan.give_back();
                 turn.wait(from.readable()).await.map_err(source)?;
+                if !loan.renew() {
+                    return Ok(Spliced::Calm);
+                }
             }
         }
     }

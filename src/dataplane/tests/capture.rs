@@ -2,7 +2,7 @@
 //! that announces the peer to an application.
 
 use std::io::{Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::node::{DRIVERS, Node, Plans, any, exchange, is_reset, patient, server, workload};
 use crate::dataplane::local::LocalKey;
@@ -74,6 +74,22 @@ fn the_header_of_an_application_tunnel_comes_first() {
         assert_eq!(&words, b"first words");
         exchange(&mut client, &mut application);
         drop((client, application));
+        pair.stop(|| Message::Drain);
+    }
+}
+
+#[test]
+fn where_it_is_permitted_the_application_is_dialled_from_the_clients_address() {
+    for driver in DRIVERS {
+        let mut plans = Plans::at(Ipv4Addr::new(127, 0, 0, 9));
+        // Without the capability the listener is not transparent, and the dial is an ordinary one.
+        plans.server.transparent = true;
+        let pair = plans.start(driver);
+        let mut client = pair.client.connect();
+        let (application, from) = pair.application.accept().unwrap();
+        assert_eq!(from.ip(), Ipv4Addr::LOCALHOST, "{driver:?}");
+        exchange(&mut client, &mut patient(application));
+        drop(client);
         pair.stop(|| Message::Drain);
     }
 }

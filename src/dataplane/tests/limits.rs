@@ -37,7 +37,7 @@ fn silent_peers_are_limited_for_each_source_and_in_all() {
                 pair.server.counters.connections_open.get() == 2
             });
             assert!(is_reset(&mut pair.server.connect()), "{limit:?}");
-            assert_eq!(pair.server.limit(limit), 1);
+            pair.server.reached(limit, 1);
             pair.server.logged("too many unauthenticated connections");
             assert!(is_reset(&mut pair.client.connect()), "no tunnel either");
             drop(silent);
@@ -49,10 +49,35 @@ fn silent_peers_are_limited_for_each_source_and_in_all() {
             until("both to be held", || {
                 pair.server.counters.connections_open.get() == 3
             });
-            assert_eq!(pair.server.limit(limit), 2);
+            pair.server.reached(limit, 2);
             drop((silent, client, server));
             pair.stop(|| Message::Drain);
         }
+    }
+}
+
+#[test]
+fn streams_count_as_connections_of_the_node_that_takes_them() {
+    for driver in DRIVERS {
+        let mut plans = Plans::new();
+        plans.server.config.limits.connections = Some(3);
+        let pair = plans.start(driver);
+        // One for the tunnel, two for its streams.
+        let mut first = pair.open();
+        let mut second = pair.open();
+        assert!(is_reset(&mut pair.client.connect()), "{driver:?}");
+        pair.server.reached(Limit::Connections, 1);
+        pair.server.logged("too many connections");
+        pair.client.logged("http status: 503 Service Unavailable");
+        exchange(&mut first.0, &mut first.1);
+        exchange(&mut second.0, &mut second.1);
+        drop(first);
+        let relays = &pair.server.counters.relays_open;
+        until("a stream to end", || relays.get() == 1);
+        let (mut next, mut server) = pair.open();
+        exchange(&mut next, &mut server);
+        drop((next, server, second));
+        pair.stop(|| Message::Drain);
     }
 }
 
@@ -67,11 +92,8 @@ fn a_silent_client_is_closed_when_its_handshake_is_overdue() {
             client.write_all(words).unwrap();
             assert!(is_over(&mut client), "{driver:?}");
         }
-        assert_eq!(pair.server.limit(Limit::HandshakeTimeout), 2);
-        assert_eq!(
-            pair.server.counters.handshakes_failed(Role::Server).get(),
-            2
-        );
+        pair.server.reached(Limit::HandshakeTimeout, 2);
+        pair.server.handshakes_failed(Role::Server, 2);
         assert_eq!(pair.server.counters.tunnels_server_opened.get(), 0);
         pair.stop(|| Message::Drain);
     }
@@ -84,10 +106,7 @@ fn clear_text_on_the_hbone_port_is_closed() {
         let mut client = pair.server.connect();
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         until("the end", || is_over(&mut client));
-        assert_eq!(
-            pair.server.counters.handshakes_failed(Role::Server).get(),
-            1
-        );
+        pair.server.handshakes_failed(Role::Server, 1);
         pair.stop(|| Message::Drain);
     }
 }
@@ -101,8 +120,8 @@ fn a_silent_server_is_given_up_when_its_handshake_is_overdue() {
         plans.client.config.timeouts.handshake = Duration::from_millis(100);
         let client = plans.client.start(driver);
         assert!(is_reset(&mut client.connect()), "{driver:?}");
-        assert_eq!(client.limit(Limit::HandshakeTimeout), 1);
-        assert_eq!(client.counters.handshakes_failed(Role::Client).get(), 1);
+        client.reached(Limit::HandshakeTimeout, 1);
+        client.handshakes_failed(Role::Client, 1);
         drop(silent);
         client.stop(Message::Drain);
     }
@@ -120,7 +139,7 @@ fn an_unanswered_connect_is_given_up_and_its_tunnel_goes_on() {
         let (mut client, mut server) = pair.open();
         let mut unanswered = patient(TcpStream::connect(pair.client.addrs[1]).unwrap());
         assert!(is_reset(&mut unanswered), "{driver:?}");
-        assert_eq!(pair.client.limit(Limit::ConnectAnswerTimeout), 1);
+        pair.client.reached(Limit::ConnectAnswerTimeout, 1);
         pair.client.logged("did not answer the CONNECT within");
         exchange(&mut client, &mut server);
         assert_eq!(pair.client.counters.tunnels_client_opened.get(), 1);
@@ -138,7 +157,7 @@ fn a_dial_without_answer_is_given_up() {
         node.config.timeouts.dial = Duration::from_millis(100);
         let node = node.start(driver);
         assert!(is_reset(&mut node.connect()), "{driver:?}");
-        assert_eq!(node.limit(Limit::DialTimeout), 1);
+        node.reached(Limit::DialTimeout, 1);
         node.stop(Message::Drain);
     }
 }
@@ -152,7 +171,7 @@ fn a_socks_client_that_says_nothing_is_closed() {
         let mut client = node.connect();
         client.write_all(&[5]).unwrap();
         assert!(is_reset(&mut client), "{driver:?}");
-        assert_eq!(node.limit(Limit::HandshakeTimeout), 1);
+        node.reached(Limit::HandshakeTimeout, 1);
         node.stop(Message::Drain);
     }
 }

@@ -22,7 +22,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::builder::{Builder, Change};
 use crate::snapshot::exchange::Publisher;
 use crate::sys::socket::{ListenOptions, listen, local_addr};
-use crate::telemetry::counters::Limit;
+use crate::telemetry::counters::{Limit, Role};
 use crate::telemetry::line::{Level, LineFormat};
 use crate::telemetry::log_writer::WriterOptions;
 use crate::telemetry::page::Page;
@@ -81,6 +81,8 @@ pub(super) struct Node {
     pub(super) credentials: CredentialStore,
     /// Address and role of each listener.
     pub(super) listen: Vec<(SocketAddr, ListenerRole)>,
+    /// Whether listeners ask for IP_TRANSPARENT.
+    pub(super) transparent: bool,
 }
 
 /// Any port of the usual loopback address.
@@ -112,6 +114,7 @@ impl Node {
             },
             credentials: CredentialStore::default(),
             listen: vec![listen],
+            transparent: false,
         }
     }
 
@@ -130,7 +133,11 @@ impl Node {
         })
         .unwrap();
         let hub = Hub::new(HubOptions::default(), writer.sink());
-        let listeners: Vec<_> = self.listen.into_iter().map(planned).collect();
+        let listeners: Vec<_> = self
+            .listen
+            .into_iter()
+            .map(|listen| planned(listen, self.transparent))
+            .collect();
         let addrs = listeners.iter().map(|planned| planned.addr).collect();
         let (mailbox, inbox) = rt::mailbox().unwrap();
         let telemetry = hub.shard(0);
@@ -162,12 +169,13 @@ impl Node {
     }
 }
 
-fn planned((addr, role): (SocketAddr, ListenerRole)) -> PlannedListener {
+fn planned((addr, role): (SocketAddr, ListenerRole), transparent: bool) -> PlannedListener {
     let options = ListenOptions {
         backlog: LISTEN_BACKLOG,
         // A second node may take over an address while the first drains.
         reuse_port: addr.port() != 0,
-        ..ListenOptions::default()
+        transparent,
+        mark: None,
     };
     let (fd, transparent) = listen(addr, &options).unwrap();
     let addr = local_addr(fd.as_fd()).unwrap();
@@ -254,6 +262,19 @@ impl Running {
 
     pub(super) fn limit(&self, limit: Limit) -> u64 {
         self.counters.limit(limit).get()
+    }
+
+    /// Waits until the limit was reached `times` times.
+    pub(super) fn reached(&self, limit: Limit, times: u64) {
+        until(limit.as_str(), || self.limit(limit) >= times);
+        assert_eq!(self.limit(limit), times, "{limit:?}");
+    }
+
+    /// Waits until that many handshakes failed.
+    pub(super) fn handshakes_failed(&self, role: Role, times: u64) {
+        let failed = self.counters.handshakes_failed(role);
+        until("handshakes to fail", || failed.get() >= times);
+        assert_eq!(failed.get(), times, "{role:?}");
     }
 
     /// Waits for a log line that contains `text`.
@@ -407,15 +428,21 @@ pub(super) struct Plans {
 
 impl Plans {
     pub(super) fn new() -> Self {
+        Self::at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// With the backend, its node and its application at `ip`.
+    pub(super) fn at(ip: Ipv4Addr) -> Self {
         let pki = pki();
-        let (application, to) = server();
+        let application = TcpListener::bind((ip, 0)).unwrap();
+        let to = application.local_addr().unwrap();
         let mut backend = workload("server", Some(to));
         backend.protocol = WorkloadProtocol::Hbone;
         let change = || Change {
             workloads: vec![workload("client", None), backend.clone()],
             ..Change::default()
         };
-        let mut server = Node::new((any(), ListenerRole::Inbound));
+        let mut server = Node::new(((ip, 0).into(), ListenerRole::Inbound));
         server.change = change();
         server.credentials = store(&pki, &[backend.identity()]);
         let mut client = Node::new(forward(to, "client"));

@@ -225,7 +225,7 @@ fn a_tunnel_ends_with_the_first_certificate_of_its_ends() {
     let short = |pki: &crate::tls::dev_pki::Authority, identity: &Identity| {
         let now = SystemTime::now();
         let leaf = crate::tls::dev_pki::Leaf::new(identity, now)
-            .valid(now - Duration::from_secs(60), now + Duration::from_secs(4));
+            .valid(now - Duration::from_secs(60), now + Duration::from_secs(2));
         let material = pki.issue(&leaf).unwrap().material();
         let credentials =
             Credentials::load(identity, &material, crate::tls::TlsOptions::default(), now).unwrap();

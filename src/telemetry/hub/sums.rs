@@ -63,9 +63,9 @@ pub(super) fn render_shards(shards: &BTreeMap<usize, Arc<ShardCounters>>, page: 
             samples.sample(&[&index.to_string()], counters.connections_open.get());
         }
     });
-    page.family(&f::SHARD_TURNS, |samples| {
+    page.family(&f::SHARD_HEARTBEATS, |samples| {
         for (index, counters) in shards {
-            samples.sample(&[&index.to_string()], counters.loop_turns.get());
+            samples.sample(&[&index.to_string()], counters.heartbeat.get());
         }
     });
 }
