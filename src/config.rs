@@ -140,6 +140,8 @@ pub struct Shards {
     pub cpus: Vec<usize>,
     /// Whether shards are pinned to those CPUs.
     pub pin: bool,
+    /// Whether a busy shard hands fresh connections to a clearly less busy one.
+    pub balance: bool,
 }
 
 /// How shards wait for the kernel.

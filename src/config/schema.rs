@@ -42,6 +42,7 @@ settings! {
     Ipv6Enabled "ipv6Enabled" ["IPV6_ENABLED"] "use IPv6 where the kernel has it";
     ShardCount "shards.count" ["ZTUNNEL_WORKER_THREADS"] "data-plane threads: a number, 0 for the CPU count, or a percentage of it";
     ShardPin "shards.pin" ["CORELANE_PIN"] "pin each shard to a CPU";
+    ShardBalance "shards.balance" ["CORELANE_BALANCE"] "hand fresh connections to a clearly less busy shard";
     CpuLimit "shards.cpuLimit" ["ZTUNNEL_CPU_LIMIT"] "CPU count to reckon with";
     CpuResourceLimit "" ["ZTUNNEL_RESOURCE_CPU_LIMIT"] "CPU limit of the container";
     CpuResourceRequest "" ["ZTUNNEL_RESOURCE_CPU_REQUEST"] "CPU request of the container";

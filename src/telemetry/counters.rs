@@ -206,6 +206,8 @@ pub struct ShardCounters {
     pub policy_closed: Counter,
     /// Questions of the watchdog that the shard has answered.
     pub heartbeat: Counter,
+    /// Accepted connections that were handed to a less busy shard.
+    pub handed_over: Counter,
     /// Failed `accept` calls.
     pub accept_errors: Counter,
     sockets_opened: [Counter; 2],

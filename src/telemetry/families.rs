@@ -129,6 +129,8 @@ families! {
         "Questions of the watchdog that each shard has answered";
     ACCEPTED = unstable Counter "corelane_connections_accepted" &["listener"],
         "Connections accepted";
+    HANDED_OVER = unstable Counter "corelane_connections_handed_over" &[],
+        "Accepted connections that were handed to a less busy shard";
     ACCEPT_ERRORS = unstable Counter "corelane_accept_errors" &[],
         "Failed accept calls";
     RELAYS_OPEN = unstable Gauge "corelane_relays_open" &[],

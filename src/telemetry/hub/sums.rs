@@ -184,6 +184,7 @@ fn render_policy(shards: &[Arc<ShardCounters>], page: &mut Page) {
             &f::RELAYED_BYTES,
             (|s| s.relayed_bytes.get()) as fn(&ShardCounters) -> u64,
         ),
+        (&f::HANDED_OVER, |s| s.handed_over.get()),
         (&f::ACCEPT_ERRORS, |s| s.accept_errors.get()),
         (&f::PANICS, |s| s.panics.get()),
         (&f::POLICY_RECHECKS, |s| s.policy_rechecks.get()),
