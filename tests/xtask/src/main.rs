@@ -3,14 +3,17 @@
 use std::process::ExitCode;
 
 mod peers;
+mod proto;
 
-const USAGE: &str = "usage: cargo xtask peers
-  peers   installs the Envoy that the interop tests talk to into the target folder";
+const USAGE: &str = "usage: cargo xtask peers | proto
+  peers   installs the Envoy that the interop tests talk to into the target folder
+  proto   generates src/proto/generated from src/proto/schema";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let result = match (arguments.next().as_deref(), arguments.next()) {
         (Some("peers"), None) => peers::install(),
+        (Some("proto"), None) => proto::write(),
         _ => Err(USAGE.into()),
     };
     match result {

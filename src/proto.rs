@@ -1,0 +1,20 @@
+//! Messages of the control plane, generated from the schemas in `proto/schema` by `cargo xtask proto`.
+//!
+//! Their types stop in `xds` and in the client of the certificate authority; nothing else names them.
+
+/// Discovery service: requests, responses, resources in their envelopes.
+#[rustfmt::skip]
+#[path = "proto/generated/discovery.rs"]
+pub mod discovery;
+/// Authorization policies.
+#[rustfmt::skip]
+#[path = "proto/generated/istio_security.rs"]
+pub mod security;
+/// Certificate signing.
+#[rustfmt::skip]
+#[path = "proto/generated/istio_ca.rs"]
+pub mod ca;
+/// Workloads and services.
+#[rustfmt::skip]
+#[path = "proto/generated/istio_workload.rs"]
+pub mod workload;
