@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use demand::{DEMAND_TIMEOUT, DemandError};
 use demand::Demand;
+pub use demand::{DEMAND_TIMEOUT, DemandError};
 pub use intake::Intake;
 
 use super::convert::Rejected;

@@ -63,7 +63,7 @@ pub fn looks_like_service(mut bytes: &[u8]) -> bool {
     use prost::encoding::{DecodeContext, decode_key, skip_field};
     let mut service = false;
     while !bytes.is_empty() {
-        let Ok((wire, field)) = decode_key(&mut bytes) else {
+        let Ok((field, wire)) = decode_key(&mut bytes) else {
             break;
         };
         match field {

@@ -50,7 +50,11 @@ impl NodeFacts {
             ("INSTANCE_IPS".to_owned(), text(ip)),
             ("NODE_NAME".to_owned(), text(&self.node_name)),
         ]);
-        fields.extend(self.metadata.iter().map(|(key, value)| (key.clone(), text(value))));
+        fields.extend(
+            self.metadata
+                .iter()
+                .map(|(key, value)| (key.clone(), text(value))),
+        );
         let mut bad = Vec::new();
         for (key, json) in &self.metadata_json {
             match serde_json::from_str(json) {
@@ -84,15 +88,16 @@ fn value(json: serde_json::Value) -> Value {
     kind(match json {
         serde_json::Value::Null => Kind::NullValue(NullValue::NullValue.into()),
         serde_json::Value::Bool(yes) => Kind::BoolValue(yes),
-        serde_json::Value::Number(number) => {
-            Kind::NumberValue(number.as_f64().unwrap_or(f64::NAN))
-        }
+        serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or(f64::NAN)),
         serde_json::Value::String(text) => Kind::StringValue(text),
         serde_json::Value::Array(list) => Kind::ListValue(ListValue {
             values: list.into_iter().map(value).collect(),
         }),
         serde_json::Value::Object(map) => Kind::StructValue(Struct {
-            fields: map.into_iter().map(|(key, json)| (key, value(json))).collect(),
+            fields: map
+                .into_iter()
+                .map(|(key, json)| (key, value(json)))
+                .collect(),
         }),
     })
 }

@@ -37,7 +37,9 @@ impl StreamEnd {
         const UNAVAILABLE: i32 = 14;
         let going = || {
             let message = message.to_ascii_lowercase();
-            ["transport is closing", "received prior goaway"].iter().any(|t| message.contains(t))
+            ["transport is closing", "received prior goaway"]
+                .iter()
+                .any(|t| message.contains(t))
         };
         match code {
             OK => Self::Complete,
@@ -117,16 +119,26 @@ mod tests {
         let mut backoff = Backoff::default();
         let wait = |b: &mut Backoff| b.after(StreamEnd::NotOpened, false, FULL).as_millis();
         let waits: Vec<_> = (0..12).map(|_| wait(&mut backoff)).collect();
-        let expected = [20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10240, 15000, 15000];
+        let expected = [
+            20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10240, 15000, 15000,
+        ];
         assert_eq!(waits, expected);
-        assert_eq!(backoff.after(StreamEnd::Interrupted, true, FULL).as_millis(), 10);
+        assert_eq!(
+            backoff
+                .after(StreamEnd::Interrupted, true, FULL)
+                .as_millis(),
+            10
+        );
         assert_eq!(wait(&mut backoff), 20);
     }
 
     #[test]
     fn only_a_stream_that_brought_something_is_reopened_at_once() {
         let mut backoff = Backoff::default();
-        assert_eq!(backoff.after(StreamEnd::Complete, true, FULL), Duration::ZERO);
+        assert_eq!(
+            backoff.after(StreamEnd::Complete, true, FULL),
+            Duration::ZERO
+        );
         assert!(backoff.after(StreamEnd::Complete, false, 0) >= BACKOFF_MIN);
         assert!(backoff.after(StreamEnd::Local, false, 0) > BACKOFF_MIN);
     }
@@ -146,13 +158,27 @@ mod tests {
             (1, "", StreamEnd::Interrupted, "Reconnect"),
             (2, "h2", StreamEnd::Interrupted, "Reconnect"),
             (4, "", StreamEnd::Interrupted, "Reconnect"),
-            (14, "transport is closing", StreamEnd::Interrupted, "Reconnect"),
-            (14, "x: received prior goaway: y", StreamEnd::Interrupted, "Reconnect"),
+            (
+                14,
+                "transport is closing",
+                StreamEnd::Interrupted,
+                "Reconnect",
+            ),
+            (
+                14,
+                "x: received prior goaway: y",
+                StreamEnd::Interrupted,
+                "Reconnect",
+            ),
             (14, "no endpoints", StreamEnd::Failed, "Error"),
             (10, "aborted", StreamEnd::Failed, "Error"),
             (16, "token", StreamEnd::Failed, "Error"),
         ] {
-            assert_eq!(StreamEnd::from_status(code, message), end, "{code} {message}");
+            assert_eq!(
+                StreamEnd::from_status(code, message),
+                end,
+                "{code} {message}"
+            );
             assert_eq!(end.reason(), reason);
         }
     }

@@ -69,7 +69,10 @@ impl<W> Demand<W> {
         let (key, id, deadline) = (Arc::<str>::from(key), self.waiters, now + DEMAND_TIMEOUT);
         self.waiters += 1;
         self.deadlines.insert((deadline, id), Arc::clone(&key));
-        self.waiting.entry(key).or_default().push((id, deadline, waiter));
+        self.waiting
+            .entry(key)
+            .or_default()
+            .push((id, deadline, waiter));
         Ok(first)
     }
 

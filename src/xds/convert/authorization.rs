@@ -54,10 +54,7 @@ fn one_match(message: raw::Match) -> Result<PolicyMatch, Rejected> {
     })
 }
 
-fn strings(
-    field: &'static str,
-    list: Vec<raw::StringMatch>,
-) -> Result<Vec<StringMatch>, Rejected> {
+fn strings(field: &'static str, list: Vec<raw::StringMatch>) -> Result<Vec<StringMatch>, Rejected> {
     let convert = |message: raw::StringMatch| {
         let set = message.match_type.ok_or(Rejected::EmptyMatch { field })?;
         Ok(match set {
@@ -80,7 +77,9 @@ fn accounts(list: Vec<raw::ServiceAccountMatch>) -> Vec<ServiceAccountMatch> {
 
 fn ranges(field: &'static str, list: &[raw::Address]) -> Result<Vec<IpNet>, Rejected> {
     let addresses = list.iter();
-    addresses.map(|a| range(field, &a.address, a.length)).collect()
+    addresses
+        .map(|a| range(field, &a.address, a.length))
+        .collect()
 }
 
 fn ports(field: &'static str, list: &[u32]) -> Result<Vec<u16>, Rejected> {

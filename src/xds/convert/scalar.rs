@@ -61,7 +61,9 @@ pub(super) fn port(value: u32) -> u16 {
 
 /// Service port to target port; of several entries for a port the last one counts.
 pub(super) fn ports(list: &[Port]) -> PortMap {
-    let pairs = list.iter().map(|p| (port(p.service_port), port(p.target_port)));
+    let pairs = list
+        .iter()
+        .map(|p| (port(p.service_port), port(p.target_port)));
     pairs.collect()
 }
 

@@ -38,7 +38,11 @@ pub(super) fn service(message: raw::Service, texts: &mut Interner) -> Result<Ser
         subject_alt_names: sans.map(|san| texts.share(san)).collect(),
         waypoint: gateway("waypoint", message.waypoint.as_ref(), texts)?,
         weighted_waypoints,
-        load_balancer: message.load_balancing.as_ref().map(load_balancer).transpose()?,
+        load_balancer: message
+            .load_balancing
+            .as_ref()
+            .map(load_balancer)
+            .transpose()?,
         ip_families: ip_families(message.ip_families)?,
         canonical: message.canonical,
         visibility: visibility(message.visibility),

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::address::{gateway, service_key};
 use super::scalar::{ip, known, port, ports};
 use super::{Interner, Rejected};
+use crate::model::addr::NamespacedHostname;
 use crate::model::workload::{
     AppTunnelProtocol, ApplicationTunnel, HealthStatus, Locality, NetworkMode, PortMap, Workload,
     WorkloadProtocol,
 };
-use crate::model::addr::NamespacedHostname;
 use crate::proto::workload as raw;
 
 const TRUST_DOMAIN_DEFAULT: &str = "cluster.local";
@@ -24,8 +24,11 @@ pub(super) fn workload(message: raw::Workload, texts: &mut Interner) -> Result<W
             value: message.uid,
         });
     }
-    let addresses: Result<Vec<IpAddr>, _> =
-        message.addresses.iter().map(|bytes| ip("addresses", bytes)).collect();
+    let addresses: Result<Vec<IpAddr>, _> = message
+        .addresses
+        .iter()
+        .map(|bytes| ip("addresses", bytes))
+        .collect();
     let locality = message.locality.unwrap_or_default();
     let policies = message.authorization_policies.iter();
     Ok(Workload {
@@ -47,7 +50,10 @@ pub(super) fn workload(message: raw::Workload, texts: &mut Interner) -> Result<W
         },
         waypoint: gateway("waypoint", message.waypoint.as_ref(), texts)?,
         network_gateway: gateway("network_gateway", message.network_gateway.as_ref(), texts)?,
-        application_tunnel: message.application_tunnel.map(application_tunnel).transpose()?,
+        application_tunnel: message
+            .application_tunnel
+            .map(application_tunnel)
+            .transpose()?,
         services: services(&message.services, texts)?,
         status: status(message.status)?,
         capacity: message.capacity.unwrap_or(1),
@@ -65,9 +71,8 @@ fn services(
     named: &std::collections::HashMap<String, raw::PortList>,
     texts: &mut Interner,
 ) -> Result<std::collections::BTreeMap<NamespacedHostname, PortMap>, Rejected> {
-    let mut pair = |(key, list): (&String, &raw::PortList)| {
-        Ok((service_key(key, texts)?, ports(&list.ports)))
-    };
+    let mut pair =
+        |(key, list): (&String, &raw::PortList)| Ok((service_key(key, texts)?, ports(&list.ports)));
     named.iter().map(&mut pair).collect()
 }
 

@@ -101,7 +101,10 @@ mod tests {
         let names: Vec<_> = fresh.keys().collect();
         assert_eq!(kept.keys().collect::<Vec<_>>(), names);
         for (name, text) in fresh {
-            assert!(kept[&name] == text, "{name} is old: run `cargo xtask proto`");
+            assert!(
+                kept[&name] == text,
+                "{name} is old: run `cargo xtask proto`"
+            );
         }
     }
 }
