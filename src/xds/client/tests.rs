@@ -395,7 +395,7 @@ fn large(count: u32) -> Vec<Resource> {
         let uid = format!("w{n}");
         let message = raw::Workload {
             addresses: vec![vec![10, b, c, d]],
-            status: i32::from(n % 10 == 0),
+            status: i32::from(n.is_multiple_of(10)),
             ..a_workload(&uid, 0)
         };
         address(&uid, raw::address::Type::Workload(message))

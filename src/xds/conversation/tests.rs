@@ -1,6 +1,7 @@
 //! The conversation against a server of our own in the same thread.
 
-use std::sync::Mutex;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
@@ -105,7 +106,7 @@ struct Published {
 struct Shown {
     builder: Builder,
     next: Option<Arc<Snapshot>>,
-    shown: Arc<Mutex<Published>>,
+    shown: Rc<RefCell<Published>>,
 }
 
 impl MeshState for Shown {
@@ -114,13 +115,13 @@ impl MeshState for Shown {
     }
 
     fn publish(&mut self) {
-        let mut shown = self.shown.lock().unwrap();
+        let mut shown = self.shown.borrow_mut();
         shown.snapshot = self.next.take();
         shown.publications += 1;
     }
 
     fn synced(&mut self) {
-        self.shown.lock().unwrap().synced = true;
+        self.shown.borrow_mut().synced = true;
     }
 }
 
@@ -131,7 +132,7 @@ impl MeshState for Shown {
 struct World {
     peers: mpsc::UnboundedReceiver<Peer>,
     look_ups: mpsc::Sender<LookUp>,
-    shown: Arc<Mutex<Published>>,
+    shown: Rc<RefCell<Published>>,
 }
 
 impl World {
@@ -143,7 +144,7 @@ impl World {
     }
 
     fn has(&self, uid: &str) -> bool {
-        let shown = self.shown.lock().unwrap();
+        let shown = self.shown.borrow();
         shown
             .snapshot
             .as_ref()
@@ -172,11 +173,11 @@ fn with<F: Future<Output = ()>>(mode: Mode, failures: usize, test: impl FnOnce(W
     runtime.block_on(async {
         let (sender, peers) = mpsc::unbounded_channel();
         let (look_ups, queue) = mpsc::channel(8);
-        let shown = Arc::default();
+        let shown = Rc::default();
         let state = Shown {
             builder: Builder::new("".into()),
             next: None,
-            shown: Arc::clone(&shown),
+            shown: Rc::clone(&shown),
         };
         let connect = ToFake {
             peers: sender,
@@ -228,11 +229,11 @@ fn response_is_published_once_then_acknowledged() {
             ("n", None)
         );
         assert!(world.has("w0") && world.has("w1999"));
-        assert_eq!(world.shown.lock().unwrap().publications, 1);
-        assert!(!world.shown.lock().unwrap().synced);
+        assert_eq!(world.shown.borrow().publications, 1);
+        assert!(!world.shown.borrow().synced);
         peer.send(ResourceType::Authorization, vec![], &[]).await;
         peer.request().await;
-        assert!(world.shown.lock().unwrap().synced);
+        assert!(world.shown.borrow().synced);
     });
 }
 

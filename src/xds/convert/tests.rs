@@ -167,6 +167,7 @@ fn mapped_addresses_are_those_of_ipv4() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn workloads_that_cannot_be_read_are_refused() {
     let bad_key = "no-slash".to_owned();
     let list = raw::PortList::default;
@@ -351,6 +352,7 @@ fn fields_of_a_service_are_taken_over() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn services_that_cannot_be_read_are_refused() {
     let base = a_service;
     let balancing = |scope, mode, health_policy| {
@@ -545,6 +547,7 @@ fn shapes_without_content_are_kept_as_they_are() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_policy_with_one_unreadable_element_is_refused_whole() {
     let address = |bytes: &[u8], length| sec::Address {
         address: bytes.to_vec(),
