@@ -57,6 +57,7 @@ fn count(telemetry: &ShardTelemetry, event: Event) {
             LimitKind::PeerResets => Limit::PeerResets,
             LimitKind::PrefaceTimeout | LimitKind::SettingsAckTimeout => Limit::PrefaceTimeout,
             LimitKind::HeaderBlockTimeout | LimitKind::RequestHeaders => Limit::Headers,
+            LimitKind::ParkedBytes => Limit::ParkedBytes,
             LimitKind::Authority => Limit::Authority,
         },
         Event::PingTimeout | Event::PingRtt(_) | Event::GoawayReceived => return,
