@@ -245,11 +245,6 @@ impl Connection {
         self.active == 0 && self.unsent.is_empty() && self.accept.is_empty()
     }
 
-    /// Nothing waits to be written.
-    pub(super) fn is_flushed(&self) -> bool {
-        self.batch.is_empty() && self.control.is_empty() && self.ready.is_empty()
-    }
-
     /// The shard holds too much: windows shrink. Or it holds little again: they grow.
     pub(super) fn watch_budget(&mut self) {
         let full = self.settings.stream_window;

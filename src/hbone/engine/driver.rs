@@ -28,6 +28,8 @@ enum Step {
     Moved,
     /// Nothing can move; a waker is registered.
     Waits,
+    /// What we owe the peer has to leave first.
+    Owes,
     /// The peer has closed.
     Closed,
 }
@@ -73,7 +75,8 @@ impl<T: Transport> Core<T> {
         {
             match self.poll_read(cx) {
                 Ok(Step::Moved) => {}
-                Ok(Step::Waits) => return self.poll_deadlines(cx),
+                // Before the preface nothing is owed but our own first flight.
+                Ok(Step::Waits | Step::Owes) => return self.poll_deadlines(cx),
                 Ok(Step::Closed) => {
                     let error = io::Error::from(io::ErrorKind::UnexpectedEof);
                     return Poll::Ready(Err(failed(error)));
@@ -148,21 +151,26 @@ impl<T: Transport> Core<T> {
         if let Poll::Ready(Err(error)) = self.poll_write(cx) {
             return Poll::Ready(self.io_failed(&error));
         }
-        while self.moved < BATCH_BYTES {
-            match self.poll_read(cx) {
-                Ok(Step::Moved) => {}
-                Ok(Step::Waits) => break,
-                Ok(Step::Closed) => {
-                    let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-                    return Poll::Ready(self.io_failed(&error));
+        loop {
+            let mut owes = false;
+            while self.moved < BATCH_BYTES && !owes {
+                match self.poll_read(cx) {
+                    Ok(Step::Moved) => {}
+                    Ok(Step::Owes) => owes = true,
+                    Ok(Step::Waits) => break,
+                    Ok(Step::Closed) => {
+                        let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+                        return Poll::Ready(self.io_failed(&error));
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
                 }
-                Err(error) => return Poll::Ready(Err(error)),
             }
-        }
-        self.progress();
-        match self.poll_write(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(self.io_failed(&error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            self.progress();
+            match self.poll_write(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(self.io_failed(&error)),
+                Poll::Ready(Ok(())) if owes && self.tunnel.guard.verdict().is_none() => {}
+                Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
+            }
         }
     }
 
@@ -228,8 +236,7 @@ impl<T: Transport> Core<T> {
         let tunnel = &self.tunnel;
         let backlog = tunnel.drive(|connection| connection.control_backlog());
         if backlog >= BACKLOG_BYTES_MAX || tunnel.guard.verdict().is_some() {
-            // The sending side has its waker registered, or the verdict ends the tunnel.
-            return Ok(Step::Waits);
+            return Ok(Step::Owes);
         }
         let mut block = Block::take();
         let received = match self.transport.poll_recv(cx, block.room()) {
@@ -323,7 +330,9 @@ impl<T: Transport> Core<T> {
                 | io::ErrorKind::ConnectionAborted
                 | io::ErrorKind::UnexpectedEof
         );
-        if cut && self.tunnel.in_flight() == 0 {
+        let idle = self.tunnel.in_flight() == 0
+            || self.tunnel.drive(|connection| connection.is_idle());
+        if cut && idle {
             Ok(())
         } else {
             Err(HboneError::Failed(error.to_string()))

@@ -80,15 +80,15 @@ fn window_updates_that_answer_our_data_trip_no_limit() {
             let burst: Vec<u8> = (0..100).flat_map(|_| data(1, b"12345678", false)).collect();
             peer.send(&burst).await;
             let mut back = 0;
-            let mut frames = 0;
+            let mut frames = Vec::new();
             while back < 800 {
                 let frame = peer.find(&[DATA]).await.unwrap();
                 back += frame.payload.len();
-                frames += 1;
+                frames.push(u32::try_from(frame.payload.len()).unwrap());
             }
-            for _ in 0..frames {
-                peer.send(&window(0, 8)).await;
-                peer.send(&window(1, 8)).await;
+            for bytes in frames {
+                peer.send(&window(0, bytes)).await;
+                peer.send(&window(1, bytes)).await;
             }
         }
         peer.send(&data(1, b"end", true)).await;
