@@ -18,6 +18,8 @@ pub mod server;
 pub mod settings;
 pub mod stream;
 
+#[cfg(fuzzing)]
+pub(crate) use engine::fuzz::run as play_frames;
 pub use settings::{
     ControlBudget, Engine, Event, LimitKind, ParkedBudget, Settings, Sleep, Timer, Yield,
 };

@@ -13,6 +13,8 @@ mod dispatch;
 mod driver;
 mod fields;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hpack;
 mod parked;
 mod receive;

@@ -157,6 +157,7 @@ impl Parked {
         Some(piece)
     }
 
+    #[cfg(any(test, fuzzing))]
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }

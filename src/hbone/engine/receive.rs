@@ -77,6 +77,12 @@ impl Input {
         matches!(self.step, Step::Preface(_))
     }
 
+    /// Received bytes kept for a frame or a header block that is not complete.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.partial.len() + self.block.as_ref().map_or(0, |block| block.block.len())
+    }
+
     /// The next `wanted` bytes from `bytes`, if all are there; what is missing is waited for.
     /// Answers how many bytes were taken.
     fn gather<'a>(

@@ -60,6 +60,11 @@ impl Decoder {
     }
 
     #[cfg(test)]
+    pub(super) fn table_bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
+    #[cfg(test)]
     pub(super) fn table(&self) -> (Vec<(String, String)>, usize) {
         self.table.content()
     }

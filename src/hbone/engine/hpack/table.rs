@@ -133,6 +133,11 @@ impl DynamicTable {
     }
 
     #[cfg(test)]
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    #[cfg(test)]
     pub(super) fn content(&self) -> (Vec<(String, String)>, usize) {
         let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
         let entries = self.entries.iter();
