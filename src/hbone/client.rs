@@ -64,14 +64,14 @@ pub async fn handshake<T: Transport + 'static>(
         }
         Engine::H2 => {
             let (opener, driver) = h2_engine::client::handshake(io, settings).await?;
-            Ok((Opener(Open::H2(opener)), Driver(Drive::H2(driver))))
+            Ok((Opener(Open::H2(opener)), Driver(Drive::H2(Box::new(driver)))))
         }
     }
 }
 
 enum Drive<T: Transport> {
     Own(engine::client::Driver<T>),
-    H2(h2_engine::client::Driver<T>),
+    H2(Box<h2_engine::client::Driver<T>>),
 }
 
 /// Drives a tunnel: I/O, keepalive, deadlines. The caller spawns it; it ends with the tunnel. Dropping
@@ -85,7 +85,7 @@ impl<T: Transport + 'static> Future for Driver<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
             Drive::Own(driver) => Pin::new(driver).poll(cx),
-            Drive::H2(driver) => Pin::new(driver).poll(cx),
+            Drive::H2(driver) => Pin::new(&mut **driver).poll(cx),
         }
     }
 }

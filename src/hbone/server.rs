@@ -28,14 +28,16 @@ pub async fn handshake<T: Transport + 'static>(
         }
         Engine::H2 => {
             let (server, drain) = h2_engine::server::handshake(io, settings).await?;
-            Ok((Server(Serve::H2(server)), DrainHandle(Drain::H2(drain))))
+            Ok((
+                Server(Serve::H2(Box::new(server))), DrainHandle(Drain::H2(drain)),
+            ))
         }
     }
 }
 
 enum Serve<T: Transport> {
     Own(engine::server::Server<T>),
-    H2(h2_engine::server::Server<T>),
+    H2(Box<h2_engine::server::Server<T>>),
 }
 
 /// A tunnel that accepts streams. Dropping it drops the tunnel at once.
@@ -67,7 +69,7 @@ impl<T: Transport + 'static> Server<T> {
                 next.map(|next| {
                     next.map(|(request, respond)| Incoming {
                         request,
-                        respond: Respond(Answer::H2(respond)),
+                        respond: Respond(Answer::H2(Box::new(respond))),
                     })
                 })
             }),
@@ -123,7 +125,7 @@ pub struct Incoming {
 
 enum Answer {
     Own(engine::server::Respond),
-    H2(h2_engine::server::Respond),
+    H2(Box<h2_engine::server::Respond>),
 }
 
 /// Answers one request. Dropping it unanswered resets the stream (CANCEL).

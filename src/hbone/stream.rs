@@ -73,14 +73,15 @@ impl From<(engine::stream::RecvHalf, engine::stream::SendHalf)> for Stream {
 
 impl From<(h2_engine::stream::RecvHalf, h2_engine::stream::SendHalf)> for Stream {
     fn from((recv, send): (h2_engine::stream::RecvHalf, h2_engine::stream::SendHalf)) -> Self {
-        Self::new(RecvHalf(Recv::H2(recv)), SendHalf(Send::H2(send)))
+        Self::new(RecvHalf(Recv::H2(Box::new(recv))), SendHalf(Send::H2(send)))
     }
 }
 
 #[derive(Debug)]
 enum Recv {
     Own(engine::stream::RecvHalf),
-    H2(h2_engine::stream::RecvHalf),
+    /// Boxed: relays are as large as the larger kind.
+    H2(Box<h2_engine::stream::RecvHalf>),
 }
 
 /// Receiving half. Dropped before the peer's END_STREAM was seen: RST_STREAM(CANCEL), except on a

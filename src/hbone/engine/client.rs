@@ -22,7 +22,8 @@ pub(in crate::hbone) async fn handshake<T: Transport>(
     transport: T,
     settings: &Settings,
 ) -> Result<(Opener, Driver<T>), HboneError> {
-    let mut core = Core::new(transport, Role::Client, settings);
+    // Boxed: an idle tunnel's task must not hold the room twice.
+    let mut core = Box::new(Core::new(transport, Role::Client, settings));
     poll_fn(|cx| core.poll_handshake(cx)).await?;
     let opener = Opener {
         handle: Rc::new(Handle(Rc::clone(&core.tunnel))),
@@ -32,7 +33,7 @@ pub(in crate::hbone) async fn handshake<T: Transport>(
 
 /// See [`crate::hbone::client::Driver`].
 pub(in crate::hbone) struct Driver<T> {
-    core: Option<Core<T>>,
+    core: Option<Box<Core<T>>>,
 }
 
 impl<T: Transport> Future for Driver<T> {

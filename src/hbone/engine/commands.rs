@@ -10,6 +10,7 @@ use super::frame::{self, STREAM_MAX, code};
 use super::hpack;
 use super::send::TURN_BYTES_MAX;
 use super::state::{Head, StreamState, remember};
+use crate::hbone::ResetCode;
 use crate::hbone::connect::encode_response;
 use crate::hbone::guard::Role;
 use crate::hbone::stream::StreamError;
@@ -44,8 +45,15 @@ impl Connection {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(StreamError::Closed));
         };
+        // A stream that was accepted and reset before anybody looked has failed to open.
+        let stillborn = match &stream.dead {
+            Some(StreamError::Reset(ResetCode::NoError)) | None => false,
+            Some(_) => stream.recv.parked.bytes() == 0,
+        };
         match std::mem::replace(&mut stream.head, Head::Done) {
-            Head::Answered(status, headers) => return Poll::Ready(Ok((status, headers))),
+            Head::Answered(status, headers) if !(stillborn && status == StatusCode::OK) => {
+                return Poll::Ready(Ok((status, headers)));
+            }
             other => stream.head = other,
         }
         if let Some(why) = &stream.dead {

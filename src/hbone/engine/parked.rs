@@ -157,7 +157,6 @@ impl Parked {
         Some(piece)
     }
 
-    #[cfg(any(test, fuzzing))]
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }

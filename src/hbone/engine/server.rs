@@ -20,7 +20,8 @@ pub(in crate::hbone) async fn handshake<T: Transport>(
     transport: T,
     settings: &Settings,
 ) -> Result<(Server<T>, DrainHandle), HboneError> {
-    let mut core = Core::new(transport, Role::Server, settings);
+    // Boxed: an idle tunnel's task must not hold the room twice.
+    let mut core = Box::new(Core::new(transport, Role::Server, settings));
     poll_fn(|cx| core.poll_handshake(cx)).await?;
     let handle = DrainHandle {
         tunnel: Rc::clone(&core.tunnel),
@@ -33,7 +34,7 @@ type Incoming = (Result<ConnectRequest, Refusal>, Respond);
 
 /// See [`crate::hbone::server::Server`].
 pub(in crate::hbone) struct Server<T> {
-    core: Option<Core<T>>,
+    core: Option<Box<Core<T>>>,
 }
 
 impl<T: Transport> Server<T> {
