@@ -3,11 +3,11 @@
 use std::rc::Rc;
 
 use super::rt;
-use crate::config::{Config, HboneEngine};
 use crate::config::limits::{
     CONTROL_FRAMES_GOAWAY_PERCENT, CONTROL_FRAMES_PER_DATA, CONTROL_FRAMES_PER_SECOND,
     PARKED_BYTES_MAX, PEER_RESETS_WINDOW,
 };
+use crate::config::{Config, HboneEngine};
 use crate::hbone::{ControlBudget, Engine, Event, LimitKind, ParkedBudget, Settings};
 use crate::telemetry::ShardTelemetry;
 use crate::telemetry::counters::Limit;

@@ -67,9 +67,7 @@ impl Block {
         KEPT.with_borrow_mut(|kept| {
             if kept.len() < BLOCKS_KEPT_MAX {
                 kept.push(self.memory);
-            } else if let Some(busy) = kept
-                .iter_mut()
-                .find(|memory| Arc::strong_count(memory) > 1)
+            } else if let Some(busy) = kept.iter_mut().find(|memory| Arc::strong_count(memory) > 1)
             {
                 // Its readers free that one; this one comes back sooner.
                 *busy = self.memory;

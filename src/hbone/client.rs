@@ -64,7 +64,10 @@ pub async fn handshake<T: Transport + 'static>(
         }
         Engine::H2 => {
             let (opener, driver) = h2_engine::client::handshake(io, settings).await?;
-            Ok((Opener(Open::H2(opener)), Driver(Drive::H2(Box::new(driver)))))
+            Ok((
+                Opener(Open::H2(opener)),
+                Driver(Drive::H2(Box::new(driver))),
+            ))
         }
     }
 }

@@ -29,7 +29,8 @@ pub async fn handshake<T: Transport + 'static>(
         Engine::H2 => {
             let (server, drain) = h2_engine::server::handshake(io, settings).await?;
             Ok((
-                Server(Serve::H2(Box::new(server))), DrainHandle(Drain::H2(drain)),
+                Server(Serve::H2(Box::new(server))),
+                DrainHandle(Drain::H2(drain)),
             ))
         }
     }

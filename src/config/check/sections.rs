@@ -11,8 +11,8 @@ use super::super::problem::{Origin, ProblemKind, excerpt};
 use super::super::schema::Key;
 use super::super::value::{Bool, Choice, Integer, Kind, LogDirectives, Or, Span};
 use super::super::{
-    HboneEngine, Http2, Keepalive, LogConfig, LogFormat, NodeMode, OriginalSource, Pool, SocketOptions,
-    Timeouts, TlsConfig, TlsRecords,
+    HboneEngine, Http2, Keepalive, LogConfig, LogFormat, NodeMode, OriginalSource, Pool,
+    SocketOptions, Timeouts, TlsConfig, TlsRecords,
 };
 use super::Text;
 use super::resolver::Resolver;

@@ -139,7 +139,8 @@ impl Opener {
     }
 
     pub(in crate::hbone) fn peer_max_streams(&self) -> usize {
-        self.tunnel().drive(|connection| connection.peer.max_streams)
+        self.tunnel()
+            .drive(|connection| connection.peer.max_streams)
     }
 
     pub(in crate::hbone) fn close_when_idle(&self) {

@@ -50,11 +50,12 @@ impl Connection {
             Some(StreamError::Reset(ResetCode::NoError)) | None => false,
             Some(_) => stream.recv.parked.bytes() == 0,
         };
-        match std::mem::replace(&mut stream.head, Head::Done) {
-            Head::Answered(status, headers) if !(stillborn && status == StatusCode::OK) => {
-                return Poll::Ready(Ok((status, headers)));
-            }
-            other => stream.head = other,
+        if let Head::Answered(status, headers) = &mut stream.head
+            && !(stillborn && *status == StatusCode::OK)
+        {
+            let answer = (*status, std::mem::take(headers));
+            stream.head = Head::Done;
+            return Poll::Ready(Ok(answer));
         }
         if let Some(why) = &stream.dead {
             return Poll::Ready(Err(why.clone()));

@@ -154,10 +154,12 @@ impl Connection {
             Unknown::Gone(Some(Ended::ByPeer)) => {
                 self.stream_error(id, code::STREAM_CLOSED, "HEADERS on a closed stream")
             }
-            Unknown::Gone(Some(Ended::InOrder) | None) => Err(Fault::new(
+            Unknown::Gone(Some(Ended::InOrder)) => Err(Fault::new(
                 code::STREAM_CLOSED,
                 "HEADERS on a stream that has ended",
             )),
+            // Skipped, or long gone (RFC 9113 section 5.1.1).
+            Unknown::Gone(None) => Err(Fault::protocol("a stream number that goes back")),
         }
     }
 

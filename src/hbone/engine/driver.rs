@@ -330,8 +330,8 @@ impl<T: Transport> Core<T> {
                 | io::ErrorKind::ConnectionAborted
                 | io::ErrorKind::UnexpectedEof
         );
-        let idle = self.tunnel.in_flight() == 0
-            || self.tunnel.drive(|connection| connection.is_idle());
+        let idle =
+            self.tunnel.in_flight() == 0 || self.tunnel.drive(|connection| connection.is_idle());
         if cut && idle {
             Ok(())
         } else {
@@ -342,8 +342,7 @@ impl<T: Transport> Core<T> {
     /// Says GOAWAY if the end is ours, as far as the transport takes it at once, and tells the streams.
     pub(super) fn end(&mut self, error: Option<&HboneError>, cx: &mut Context<'_>) {
         if let Some(code) = error.and_then(|error| goaway_code(self.tunnel.role, error)) {
-            self.tunnel
-                .drive(|connection| connection.say_goodbye(code));
+            self.tunnel.drive(|connection| connection.say_goodbye(code));
         }
         // The tunnel is over: whatever the transport answers changes nothing. One attempt, because a
         // peer that does not read must not keep the tunnel alive.

@@ -88,16 +88,15 @@ pub(crate) fn run(script: &[u8]) {
     for id in connection.streams.keys().copied().collect::<Vec<_>>() {
         connection.let_go(id);
     }
-    assert!(connection.streams.is_empty(), "a stream outlives its handles");
+    assert!(
+        connection.streams.is_empty(),
+        "a stream outlives its handles"
+    );
     let parked = connection.settings.parked.parked();
     assert_eq!(parked, 0, "bytes are counted that nobody holds");
 }
 
-fn step(
-    connection: &mut Connection,
-    script: &mut Script<'_>,
-    next: &mut u32,
-) -> Result<(), Fault> {
+fn step(connection: &mut Connection, script: &mut Script<'_>, next: &mut u32) -> Result<(), Fault> {
     let mut wire = Vec::new();
     match script.byte() % 10 {
         0 => {
@@ -160,7 +159,7 @@ fn send_some(connection: &mut Connection, script: &mut Script<'_>) {
 
 /// A handle asks for something.
 fn order(connection: &mut Connection, script: &mut Script<'_>) {
-    let mut cx = Context::from_waker(Waker::noop());
+    let cx = Context::from_waker(Waker::noop());
     let id = u32::from(script.byte() % 16);
     let held = connection.streams.get(&id).is_some_and(|stream| {
         stream.held && !stream.waits_for_accept && !matches!(stream.head, Head::Unanswered)
@@ -213,7 +212,7 @@ fn order(connection: &mut Connection, script: &mut Script<'_>) {
         10 => connection.start_drain(),
         _ => {
             connection.finish_drain();
-            let _ = connection.poll_reset(id, &mut cx);
+            let _ = connection.poll_reset(id, &cx);
         }
     }
 }
@@ -228,7 +227,10 @@ fn check(connection: &Connection) {
         .map(|stream| stream.send.reserved + stream.send.queued)
         .sum();
     assert_eq!(i64::try_from(held), Ok(connection.held), "credit is lost");
-    let parked: usize = streams.clone().map(|stream| stream.recv.parked.bytes()).sum();
+    let parked: usize = streams
+        .clone()
+        .map(|stream| stream.recv.parked.bytes())
+        .sum();
     assert_eq!(parked, connection.settings.parked.parked());
     for stream in streams {
         let queued: usize = stream.send.queue.iter().map(Bytes::len).sum();

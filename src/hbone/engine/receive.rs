@@ -182,9 +182,7 @@ impl Connection {
         let expected = self.input.block.as_ref().map(|block| block.stream);
         let continues = head.kind == frame::CONTINUATION;
         if expected.is_some() != continues || expected.is_some_and(|id| id != head.stream) {
-            return Err(Fault::protocol(
-                "CONTINUATION out of place, or missing",
-            ));
+            return Err(Fault::protocol("CONTINUATION out of place, or missing"));
         }
         if !self.input.settings_seen && head.kind != frame::SETTINGS {
             return Err(Fault::protocol("the first frame is not SETTINGS"));
@@ -220,7 +218,7 @@ impl Connection {
         Ok(())
     }
 
-    fn bound_block(&mut self, head: FrameHead) -> Result<(), Fault> {
+    fn bound_block(&self, head: FrameHead) -> Result<(), Fault> {
         let (bytes, frames) = self
             .input
             .block

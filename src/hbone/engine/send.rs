@@ -226,11 +226,7 @@ impl Connection {
         }
         let mut turn = TURN_BYTES_MAX;
         while send.queued > 0 && turn > 0 {
-            let length = send
-                .queued
-                .min(send.wire_window())
-                .min(frame_max)
-                .min(turn);
+            let length = send.queued.min(send.wire_window()).min(frame_max).min(turn);
             if length == 0 {
                 break;
             }

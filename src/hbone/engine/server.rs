@@ -122,7 +122,7 @@ impl Respond {
         Ok(halves(link))
     }
 
-    pub(in crate::hbone) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+    pub(in crate::hbone) fn poll_reset(&self, cx: &Context<'_>) -> Poll<StreamError> {
         match &self.link {
             Some(link) => link
                 .tunnel

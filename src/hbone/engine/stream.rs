@@ -53,7 +53,7 @@ pub(in crate::hbone) struct RecvHalf {
 impl RecvHalf {
     pub(in crate::hbone) fn poll_data(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &Context<'_>,
     ) -> Poll<Result<Option<Bytes>, StreamError>> {
         let polled = self
             .link
@@ -65,7 +65,7 @@ impl RecvHalf {
         polled
     }
 
-    pub(in crate::hbone) fn forwarded(&mut self, bytes: usize) {
+    pub(in crate::hbone) fn forwarded(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.link
             .tunnel
@@ -89,8 +89,8 @@ pub(in crate::hbone) struct SendHalf {
 
 impl SendHalf {
     pub(in crate::hbone) fn poll_capacity(
-        &mut self,
-        cx: &mut Context<'_>,
+        &self,
+        cx: &Context<'_>,
         want: usize,
     ) -> Poll<Result<usize, StreamError>> {
         self.link
@@ -98,31 +98,31 @@ impl SendHalf {
             .ask(|connection| connection.poll_capacity(self.link.id, cx, want))
     }
 
-    pub(in crate::hbone) fn release(&mut self) {
+    pub(in crate::hbone) fn release(&self) {
         self.link
             .tunnel
             .ask(|connection| connection.release(self.link.id));
     }
 
-    pub(in crate::hbone) fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
+    pub(in crate::hbone) fn send(&self, data: Bytes) -> Result<(), StreamError> {
         self.link
             .tunnel
             .ask(|connection| connection.send(self.link.id, data))
     }
 
-    pub(in crate::hbone) fn finish(&mut self) -> Result<(), StreamError> {
+    pub(in crate::hbone) fn finish(&self) -> Result<(), StreamError> {
         self.link
             .tunnel
             .ask(|connection| connection.finish(self.link.id))
     }
 
-    pub(in crate::hbone) fn reset(&mut self, code: ResetCode) {
+    pub(in crate::hbone) fn reset(&self, code: ResetCode) {
         self.link.tunnel.ask(|connection| {
             connection.reset(self.link.id, code.code(), &StreamError::Closed);
         });
     }
 
-    pub(in crate::hbone) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+    pub(in crate::hbone) fn poll_reset(&self, cx: &Context<'_>) -> Poll<StreamError> {
         self.link
             .tunnel
             .ask(|connection| connection.poll_reset(self.link.id, cx))

@@ -80,7 +80,13 @@ fn conversation() -> Vec<u8> {
         frame::write_window_update(&mut out, stream, 1 << 16);
     }
     frame::write(&mut out, frame::PING, 0, 0, b"12345678");
-    frame::write(&mut out, frame::DATA, frame::END_STREAM | frame::PADDED, 3, b"\x02ab\0\0");
+    frame::write(
+        &mut out,
+        frame::DATA,
+        frame::END_STREAM | frame::PADDED,
+        3,
+        b"\x02ab\0\0",
+    );
     frame::write_reset(&mut out, 5, code::CANCEL);
     frame::write_window_update(&mut out, 0, 1 << 20);
     frame::write_goaway(&mut out, 0, code::NO_ERROR);
@@ -159,7 +165,10 @@ fn small_payloads_of_many_streams_leave_in_one_batch_in_turn() {
     let mut slices = [std::io::IoSlice::new(&[]); super::batch::SLICES_MAX];
     assert_eq!(server.batch.slices(&mut slices), 1, "one slice for all");
     let frames = sent(&mut server);
-    let order: Vec<_> = frames.iter().map(|frame| (frame.2, frame.3.len())).collect();
+    let order: Vec<_> = frames
+        .iter()
+        .map(|frame| (frame.2, frame.3.len()))
+        .collect();
     // What one stream has queued is one frame.
     assert_eq!(order, [(1, 20), (3, 20), (5, 20)]);
 }
@@ -193,7 +202,10 @@ fn a_smaller_initial_window_holds_up_what_was_granted_before() {
     frame::write_settings(&mut wire, &[(4, 400)]);
     receive(&mut server, &wire);
     let frames = sent(&mut server);
-    let sizes: Vec<_> = frames.iter().map(|frame| (frame.0, frame.3.len())).collect();
+    let sizes: Vec<_> = frames
+        .iter()
+        .map(|frame| (frame.0, frame.3.len()))
+        .collect();
     assert_eq!(sizes, [(frame::SETTINGS, 0), (frame::DATA, 400)]);
     let mut wire = Vec::new();
     frame::write_window_update(&mut wire, 1, 600);
@@ -213,7 +225,9 @@ fn a_tunnel_is_congested_while_streams_wait_for_the_connection_window() {
     assert!(!server.is_congested());
     assert_eq!(server.grant(3, 1 << 20), 65_535 - granted, "what is left");
     assert!(!server.is_congested(), "nobody waits");
-    server.send(3, Bytes::from(vec![1; 65_535 - granted])).unwrap();
+    server
+        .send(3, Bytes::from(vec![1; 65_535 - granted]))
+        .unwrap();
     sent(&mut server);
     assert_eq!(server.grant(3, 100), 0);
     assert!(server.is_congested());
@@ -254,7 +268,9 @@ fn windows_shrink_while_too_much_is_parked_and_grow_again() {
     let mut server = server(2, 100_000);
     let window = |frames: &[(u8, u8, u32, Vec<u8>)]| -> Vec<u32> {
         let settings = frames.iter().filter(|frame| frame.0 == frame::SETTINGS);
-        settings.filter_map(|frame| frame::number(&frame.3[2..])).collect()
+        settings
+            .filter_map(|frame| frame::number(&frame.3[2..]))
+            .collect()
     };
     let step = |server: &mut Connection| {
         server.watch_budget();
@@ -276,9 +292,9 @@ fn windows_shrink_while_too_much_is_parked_and_grow_again() {
     let first = server.streams[&1].recv.window;
     assert_eq!(first, i64::from(STRAINED_WINDOW) - 67_000);
     assert!(server.streams[&3].recv.window > 10_000);
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let cx = std::task::Context::from_waker(std::task::Waker::noop());
     for stream in [1, 3] {
-        while let std::task::Poll::Ready(Ok(Some(data))) = server.poll_data(stream, &mut cx) {
+        while let std::task::Poll::Ready(Ok(Some(data))) = server.poll_data(stream, &cx) {
             server.return_credit(stream, u32::try_from(data.len()).unwrap());
         }
     }

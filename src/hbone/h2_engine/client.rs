@@ -10,15 +10,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 
-use crate::hbone::connect::{ConnectRequest, ConnectResponse, encode_request, parse_response};
-use crate::hbone::guard::Role;
 use super::io::Io;
 use super::parking::register;
-use crate::hbone::settings::Settings;
 use super::stream::{self, RecvHalf, SendHalf, explain};
 use super::tunnel::{Core, DATA_FRAME_BUDGET, InFlight, Next, Order, Shared};
 use crate::hbone::HboneError;
 use crate::hbone::client::OpenError;
+use crate::hbone::connect::{ConnectRequest, ConnectResponse, encode_request, parse_response};
+use crate::hbone::guard::Role;
+use crate::hbone::settings::Settings;
 use crate::hbone::stream::StreamError;
 use crate::transport::Transport;
 

@@ -9,15 +9,15 @@ use bytes::Bytes;
 use h2::Reason;
 use h2::server::{Connection, SendResponse};
 
+use super::io::Io;
+use super::parking::{RecvCell, register};
+use super::stream::{self, RecvHalf, SendHalf, explain};
+use super::tunnel::{Core, DATA_FRAME_BUDGET, InFlight, Next, Order, Shared};
 use crate::hbone::HboneError;
 use crate::hbone::connect::{ConnectRequest, Refusal, encode_response, read_request};
 use crate::hbone::guard::Role;
-use super::io::Io;
-use super::parking::{RecvCell, register};
 use crate::hbone::settings::{LimitKind, Settings};
-use super::stream::{self, RecvHalf, SendHalf, explain};
 use crate::hbone::stream::StreamError;
-use super::tunnel::{Core, DATA_FRAME_BUDGET, InFlight, Next, Order, Shared};
 use crate::model::baggage::Baggage;
 use crate::transport::Transport;
 
@@ -229,7 +229,10 @@ impl Respond {
     ///
     /// # Errors
     /// If the stream or the tunnel ended meanwhile.
-    pub(in crate::hbone) fn accept(mut self, baggage: Option<&Baggage>) -> Result<(RecvHalf, SendHalf), StreamError> {
+    pub(in crate::hbone) fn accept(
+        mut self,
+        baggage: Option<&Baggage>,
+    ) -> Result<(RecvHalf, SendHalf), StreamError> {
         let Some(mut open) = self.open.take() else {
             return Err(StreamError::Closed);
         };

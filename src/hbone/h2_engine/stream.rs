@@ -11,10 +11,10 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 
-use crate::hbone::ResetCode;
-use crate::hbone::guard::Role;
 use super::parking::RecvCell;
 use super::tunnel::{InFlight, Shared};
+use crate::hbone::ResetCode;
+use crate::hbone::guard::Role;
 use crate::hbone::stream::StreamError;
 
 /// Most bytes one stream may send at a time, so that streams of a tunnel take turns.
@@ -112,14 +112,17 @@ impl RecvHalf {
     ///
     /// # Errors
     /// See [`StreamError`].
-    pub(in crate::hbone) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+    pub(in crate::hbone) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
         let outcome = ready!(self.cell.poll_data(cx));
         self.ended |= !matches!(outcome, Ok(Some(_)));
         Poll::Ready(outcome)
     }
 
     /// Gives the peer credit for bytes that were really forwarded.
-    pub(in crate::hbone) fn forwarded(&mut self, bytes: usize) {
+    pub(in crate::hbone) fn forwarded(&self, bytes: usize) {
         self.cell.forwarded(bytes);
     }
 }
@@ -149,7 +152,7 @@ impl SendHalf {
     /// # Errors
     /// See [`StreamError`].
     pub(in crate::hbone) fn poll_capacity(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         want: usize,
     ) -> Poll<Result<usize, StreamError>> {
@@ -175,7 +178,7 @@ impl SendHalf {
 
     /// Gives reserved credit back. Call it before waiting for something to send, or an idle stream
     /// holds a part of the connection window.
-    pub(in crate::hbone) fn release(&mut self) {
+    pub(in crate::hbone) fn release(&self) {
         self.link.send.borrow_mut().reserve_capacity(0);
     }
 
@@ -183,7 +186,7 @@ impl SendHalf {
     ///
     /// # Errors
     /// See [`StreamError`].
-    pub(in crate::hbone) fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
+    pub(in crate::hbone) fn send(&self, data: Bytes) -> Result<(), StreamError> {
         if data.is_empty() {
             return Ok(());
         }
@@ -194,7 +197,7 @@ impl SendHalf {
     ///
     /// # Errors
     /// See [`StreamError`].
-    pub(in crate::hbone) fn finish(&mut self) -> Result<(), StreamError> {
+    pub(in crate::hbone) fn finish(&self) -> Result<(), StreamError> {
         if self.link.send_done.get() {
             return Ok(());
         }
@@ -218,14 +221,14 @@ impl SendHalf {
     }
 
     /// RST_STREAM; bytes not yet sent are discarded. Does nothing on a stream that has ended.
-    pub(in crate::hbone) fn reset(&mut self, code: ResetCode) {
+    pub(in crate::hbone) fn reset(&self, code: ResetCode) {
         self.link.reset(code);
     }
 
     /// Ready when the peer reset the stream or the tunnel ended. `Reset(NoError)` after the peer's
     /// END_STREAM is a clean request to stop sending. Shares its waker with
     /// [`SendHalf::poll_capacity`]: poll both from one task.
-    pub(in crate::hbone) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+    pub(in crate::hbone) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<StreamError> {
         let polled = self.link.send.borrow_mut().poll_reset(cx);
         polled.map(|outcome| match outcome {
             Ok(reason) => self.link.explain_reason(reason),

@@ -9,11 +9,11 @@ use std::task::{Context, Poll, Waker};
 
 use rustc_hash::FxHashMap;
 
+use super::io::{Io, Wire};
+use super::parking::RecvCell;
 use crate::hbone::HboneError;
 use crate::hbone::guard::{Guard, Role};
-use super::io::{Io, Wire};
 use crate::hbone::keepalive::{Deadlines, Keepalive, Pings};
-use super::parking::RecvCell;
 use crate::hbone::settings::{LimitKind, Settings, Sleep};
 use crate::transport::Transport;
 
@@ -219,14 +219,11 @@ impl<T: Transport> Core<T> {
         if let Some(limit) = self.missed_deadline(cx) {
             return Err(HboneError::Limit(limit));
         }
-        let dead = self
-            .keepalive
-            .as_mut()
-            .is_some_and(|(keepalive, pings)| {
-                keepalive
-                    .poll_dead(pings, &self.shared.settings, cx)
-                    .is_ready()
-            });
+        let dead = self.keepalive.as_mut().is_some_and(|(keepalive, pings)| {
+            keepalive
+                .poll_dead(pings, &self.shared.settings, cx)
+                .is_ready()
+        });
         if dead {
             return Err(HboneError::PingTimeout);
         }

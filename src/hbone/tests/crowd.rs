@@ -7,8 +7,8 @@ use tokio::task::spawn_local;
 
 use super::frames::{CONNECT, DATA, Peer, RST_STREAM, data, headers, window};
 use super::harness::{
-    Pipe, World, echo, engine, pattern, raw_client, receive, receive_all, run, send_all, serve_echo,
-    settle, to, tunnel,
+    Pipe, World, echo, engine, pattern, raw_client, receive, receive_all, run, send_all,
+    serve_echo, settle, to, tunnel,
 };
 use crate::hbone::{Engine, server};
 

@@ -11,10 +11,11 @@ use super::frames::{
     window,
 };
 use super::harness::{
-    run_between, Pipe, World, pattern, raw_server, receive_all, run, send_all, serve_echo, settle, to, tunnel,
+    Pipe, World, pattern, raw_server, receive_all, run, run_between, send_all, serve_echo, settle,
+    to, tunnel,
 };
-use crate::hbone::{Engine, server};
 use crate::hbone::stream::{RecvHalf, SendHalf};
+use crate::hbone::{Engine, server};
 use crate::transport::{Transport, recv, send_all as transport_send};
 
 #[test]
@@ -200,44 +201,44 @@ async fn random_conversations() {
         usize::try_from(seed % u64::try_from(bound).unwrap()).unwrap()
     };
     for round in 0..8 {
-            let pipe = [64, 1_000, 1 << 16][round % 3];
-            let (opener, driver, server, _drain) = tunnel(&World::new(), pipe).await;
-            let driver = spawn_local(driver);
-            let echo = serve_echo(server);
-            let mut talks = Vec::new();
-            for number in 0..12 {
-                let length = [0, 1, 300, 5_000, 80_000, 400_000][random(6)];
-                let chunk = 1 + random(20_000);
-                let early_end = random(2) == 0;
-                let opener = opener.clone();
-                talks.push(spawn_local(async move {
-                    let (_, stream) = opener.open(&to("127.0.0.1:80")).await.unwrap();
-                    let (mut recv, mut send) = stream.split();
-                    let sent = pattern(length, number);
-                    let parts = sent.clone();
-                    let sender = spawn_local(async move {
-                        for part in parts.chunks(chunk) {
-                            let part = Bytes::copy_from_slice(part);
-                            send_all(&mut send, part).await.unwrap();
-                            tokio::task::yield_now().await;
-                        }
-                        if early_end {
-                            send.finish().unwrap();
-                        } else {
-                            settle().await;
-                            send.finish().unwrap();
-                        }
-                    });
-                    let back = receive_all(&mut recv).await.unwrap();
-                    sender.await.unwrap();
-                    assert!(back == sent);
-                }));
-            }
-            for talk in talks {
-                talk.await.unwrap();
-            }
-            drop(opener);
-            assert_eq!(driver.await.unwrap(), Ok(()));
-            assert_eq!(echo.ended.await.unwrap(), None);
+        let pipe = [64, 1_000, 1 << 16][round % 3];
+        let (opener, driver, server, _drain) = tunnel(&World::new(), pipe).await;
+        let driver = spawn_local(driver);
+        let echo = serve_echo(server);
+        let mut talks = Vec::new();
+        for number in 0..12 {
+            let length = [0, 1, 300, 5_000, 80_000, 400_000][random(6)];
+            let chunk = 1 + random(20_000);
+            let early_end = random(2) == 0;
+            let opener = opener.clone();
+            talks.push(spawn_local(async move {
+                let (_, stream) = opener.open(&to("127.0.0.1:80")).await.unwrap();
+                let (mut recv, mut send) = stream.split();
+                let sent = pattern(length, number);
+                let parts = sent.clone();
+                let sender = spawn_local(async move {
+                    for part in parts.chunks(chunk) {
+                        let part = Bytes::copy_from_slice(part);
+                        send_all(&mut send, part).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                    if early_end {
+                        send.finish().unwrap();
+                    } else {
+                        settle().await;
+                        send.finish().unwrap();
+                    }
+                });
+                let back = receive_all(&mut recv).await.unwrap();
+                sender.await.unwrap();
+                assert!(back == sent);
+            }));
+        }
+        for talk in talks {
+            talk.await.unwrap();
+        }
+        drop(opener);
+        assert_eq!(driver.await.unwrap(), Ok(()));
+        assert_eq!(echo.ended.await.unwrap(), None);
     }
 }

@@ -3,9 +3,11 @@
 use tokio::task::spawn_local;
 
 use super::frames::{Frame, HEADERS, SETTINGS, WINDOW_UPDATE};
-use super::harness::{Pipe, World, engine, raw_client, raw_server, request, run, serve_echo, to, tunnel};
-use crate::hbone::{Engine, client};
+use super::harness::{
+    Pipe, World, engine, raw_client, raw_server, request, run, serve_echo, to, tunnel,
+};
 use crate::hbone::connect::ConnectRequest;
+use crate::hbone::{Engine, client};
 use crate::model::addr::Authority;
 use crate::model::baggage::Baggage;
 

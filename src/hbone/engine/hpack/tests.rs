@@ -7,6 +7,8 @@ use super::table::STATIC;
 use super::*;
 
 type Fields = Vec<(String, String)>;
+type Texts<'a> = &'a [(&'a str, &'a str)];
+type Block<'a> = (&'a str, Texts<'a>, Texts<'a>, usize);
 
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: String = hex.split_whitespace().collect();
@@ -31,11 +33,15 @@ fn owned(fields: &[(&str, &str)]) -> Fields {
 }
 
 /// Blocks of one connection in order: the bytes, the fields, the table afterwards and its size.
-fn expect(start: &str, blocks: &[(&str, &[(&str, &str)], &[(&str, &str)], usize)]) {
+fn expect(start: &str, blocks: &[Block<'_>]) {
     let mut decoder = Decoder::default();
     assert_eq!(decode(&mut decoder, &bytes(start)), Ok(vec![]));
     for (hex, fields, table, size) in blocks {
-        assert_eq!(decode(&mut decoder, &bytes(hex)), Ok(owned(fields)), "{hex}");
+        assert_eq!(
+            decode(&mut decoder, &bytes(hex)),
+            Ok(owned(fields)),
+            "{hex}"
+        );
         assert_eq!(decoder.table(), (owned(table), *size), "{hex}");
     }
 }
