@@ -114,13 +114,14 @@ impl Balance {
     pub(super) fn hand_over(
         &self,
         listener: usize,
+        weight: Weight,
         fd: OwnedFd,
         peer: SocketAddr,
     ) -> Result<(), OwnedFd> {
         let Some(least) = self.others.iter().min_by_key(|other| other.load.get()) else {
             return Err(fd);
         };
-        if !is_clearly_busier(self.own.get(), least.load.get()) {
+        if !is_clearly_busier(weight, self.own.get(), least.load.get()) {
             return Err(fd);
         }
         let coming = Coming::new(&least.load);
@@ -145,10 +146,22 @@ impl Balance {
     }
 }
 
-/// A quarter more, and more than chance makes of a handful. Handing over costs a wake-up of the other
-/// shard, some microseconds, so that short connections had better stay where they are.
-const fn is_clearly_busier(own: u64, other: u64) -> bool {
-    own > other + other / 4 + 1
+/// How much a connection will mean to the shard that serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// One application's connection, perhaps a short one.
+    Connection,
+    /// A tunnel: few, long, and each with many streams.
+    Tunnel,
+}
+
+/// A tunnel goes to the less busy shard. Others stay unless this one has a quarter more and more than
+/// chance makes of a handful: handing over costs a wake-up of the other shard, some microseconds.
+const fn is_clearly_busier(weight: Weight, own: u64, other: u64) -> bool {
+    match weight {
+        Weight::Connection => own > other + other / 4 + 2,
+        Weight::Tunnel => own > other,
+    }
 }
 
 #[cfg(test)]
@@ -180,18 +193,24 @@ mod tests {
         let (neighbours, _inboxes) = shards(3);
         let loads: Vec<_> = neighbours.iter().map(|one| Arc::clone(&one.load)).collect();
         let balance = Balance::new(0, neighbours);
-        for (load, open) in loads.iter().zip([8, 7, 4]) {
+        for (load, open) in loads.iter().zip([9, 7, 4]) {
             load.set_open(open);
         }
-        balance.hand_over(0, socket(), peer()).unwrap();
+        balance
+            .hand_over(0, Weight::Connection, socket(), peer())
+            .unwrap();
         assert_eq!(loads[2].get(), 5, "counted while it is under way");
-        balance.hand_over(0, socket(), peer()).unwrap();
+        balance
+            .hand_over(0, Weight::Connection, socket(), peer())
+            .unwrap();
         assert!(
-            balance.hand_over(0, socket(), peer()).is_err(),
-            "8 : 6 is close enough"
+            balance
+                .hand_over(0, Weight::Connection, socket(), peer())
+                .is_err(),
+            "9 : 6 is close enough"
         );
         let now: Vec<_> = loads.iter().map(|load| load.get()).collect();
-        assert_eq!(now, [8, 7, 6]);
+        assert_eq!(now, [9, 7, 6]);
     }
 
     #[test]
@@ -203,14 +222,21 @@ mod tests {
         );
         let balance = Balance::new(0, neighbours);
         own.set_open(100);
-        balance.hand_over(0, socket(), peer()).unwrap();
+        balance
+            .hand_over(0, Weight::Connection, socket(), peer())
+            .unwrap();
         drop(inboxes);
         assert_eq!(
             other.get(),
             0,
             "what was under way is closed with its inbox"
         );
-        assert!(balance.hand_over(0, socket(), peer()).is_err(), "ended");
+        assert!(
+            balance
+                .hand_over(0, Weight::Connection, socket(), peer())
+                .is_err(),
+            "ended"
+        );
         assert_eq!(other.get(), 0);
 
         let (neighbours, _inboxes) = shards(2);
@@ -221,7 +247,11 @@ mod tests {
         let balance = Balance::new(0, neighbours);
         own.set_open(100);
         other.drain();
-        assert!(balance.hand_over(0, socket(), peer()).is_err());
+        assert!(
+            balance
+                .hand_over(0, Weight::Connection, socket(), peer())
+                .is_err()
+        );
         assert_eq!(other.get(), 0);
     }
 
@@ -229,16 +259,20 @@ mod tests {
     fn few_connections_are_spread_evenly_and_many_are_left_to_chance() {
         for (own, other, clearly) in [
             (0, 0, false),
-            (1, 0, false),
-            (2, 0, true),
-            (3, 1, true),
-            (9, 7, false),
-            (10, 7, true),
+            (2, 0, false),
+            (3, 0, true),
+            (3, 1, false),
+            (4, 1, true),
+            (10, 7, false),
+            (11, 7, true),
             (530, 470, false),
             (600, 470, true),
         ] {
-            assert_eq!(is_clearly_busier(own, other), clearly, "{own} : {other}");
+            let busier = is_clearly_busier(Weight::Connection, own, other);
+            assert_eq!(busier, clearly, "{own} : {other}");
         }
+        assert!(is_clearly_busier(Weight::Tunnel, 1, 0));
+        assert!(!is_clearly_busier(Weight::Tunnel, 1, 1));
     }
 
     #[test]
@@ -246,6 +280,10 @@ mod tests {
         let (neighbours, _inboxes) = shards(1);
         let balance = Balance::new(0, neighbours);
         balance.own().set_open(1_000);
-        assert!(balance.hand_over(0, socket(), peer()).is_err());
+        assert!(
+            balance
+                .hand_over(0, Weight::Connection, socket(), peer())
+                .is_err()
+        );
     }
 }

@@ -42,7 +42,7 @@ fn run(pair: &Pair, mut look: impl FnMut(&[f64])) {
 fn few_long_connections_are_spread_over_the_shards(driver: Driver) {
     let pair = Pair::start(CORELANE, Options::new(driver));
     run(&pair, |held| {
-        // A shard hands over what would make it two and a quarter of the other's ahead.
+        // Beyond three and a quarter of the other's, a shard hands over.
         let least = held.iter().copied().fold(f64::MAX, f64::min);
         assert!(least >= 6.0, "{held:?}");
     });
