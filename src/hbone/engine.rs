@@ -9,8 +9,10 @@ mod batch;
 pub(super) mod client;
 mod commands;
 mod connection;
+mod control;
 mod dispatch;
 mod driver;
+mod ends;
 mod fields;
 mod frame;
 #[cfg(any(test, fuzzing))]
@@ -20,6 +22,7 @@ mod parked;
 mod receive;
 mod send;
 pub(super) mod server;
+mod shape;
 mod state;
 pub(super) mod stream;
 mod tunnel;

@@ -5,6 +5,7 @@
 use super::connection::{Connection, Fault};
 use super::frame::{self, HEAD_BYTES, PREFACE, code};
 use super::parked::Received;
+use super::shape::{check_length, clip, strip};
 use crate::hbone::guard::Role;
 use crate::hbone::scan::{FrameHead, Goaway};
 
@@ -13,9 +14,6 @@ use crate::hbone::scan::{FrameHead, Goaway};
 const HEADER_BLOCK_BYTES_MAX: usize = 256 * 1024;
 /// Frames one header block may come in.
 const CONTINUATIONS_MAX: u32 = 128;
-/// Payload of SETTINGS and GOAWAY: far more than there are settings, or anybody explains.
-const CONTROL_BYTES_MAX: u32 = 16 * 1024;
-
 /// DATA of which more is to come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DataFrame {
@@ -307,6 +305,9 @@ impl Connection {
             code: 0,
         };
         if head.kind == frame::GOAWAY {
+            if head.stream != 0 {
+                return Err(Fault::protocol("GOAWAY on a stream"));
+            }
             let last = frame::number(payload).unwrap_or_default() & frame::STREAM_MAX;
             let code = payload.get(4..).and_then(frame::number).unwrap_or_default();
             goaway = Goaway {
@@ -358,56 +359,4 @@ impl Connection {
         self.input.block = Some(open);
         Ok(())
     }
-}
-
-/// Frames whose length is fixed or bounded (RFC 9113 section 6).
-fn check_length(head: FrameHead) -> Result<(), Fault> {
-    let wrong = |what: &str| {
-        Err(Fault::new(
-            code::FRAME_SIZE_ERROR,
-            format!("{what} of {} bytes", head.length),
-        ))
-    };
-    match head.kind {
-        frame::RST_STREAM if head.length != 4 => wrong("RST_STREAM"),
-        frame::PING if head.length != 8 => wrong("PING"),
-        frame::WINDOW_UPDATE if head.length != 4 => wrong("WINDOW_UPDATE"),
-        frame::GOAWAY if head.length < 8 => wrong("GOAWAY"),
-        frame::SETTINGS if head.flags & frame::ACK != 0 && head.length != 0 => {
-            wrong("acknowledgement of SETTINGS")
-        }
-        frame::SETTINGS if !head.length.is_multiple_of(6) => wrong("SETTINGS"),
-        frame::SETTINGS | frame::GOAWAY | frame::PRIORITY if head.length > CONTROL_BYTES_MAX => {
-            Err(Fault::new(
-                code::ENHANCE_YOUR_CALM,
-                "a control frame above the limit",
-            ))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The header block fragment of HEADERS, without padding and priority (RFC 9113 section 6.2).
-fn strip(head: FrameHead, payload: &[u8]) -> Result<&[u8], Fault> {
-    let short = || Fault::new(code::FRAME_SIZE_ERROR, "HEADERS too short");
-    let mut block = payload;
-    let mut padding = 0;
-    if head.flags & frame::PADDED != 0 {
-        let (length, rest) = block.split_first().ok_or_else(short)?;
-        padding = usize::from(*length);
-        block = rest;
-    }
-    if head.flags & frame::PRIORITY_FIELDS != 0 {
-        block = block.get(5..).ok_or_else(short)?;
-    }
-    let length = block
-        .len()
-        .checked_sub(padding)
-        .ok_or_else(|| Fault::protocol("more padding than payload"))?;
-    Ok(&block[..length])
-}
-
-/// The smaller of what is there and what is wanted.
-fn clip(there: usize, wanted: u32) -> u32 {
-    u32::try_from(there).map_or(wanted, |there| there.min(wanted))
 }

@@ -5,7 +5,7 @@ use super::frames::{
     ACK, CONNECT, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY,
     Peer, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, data, frame, goaway, headers, reset, window,
 };
-use super::harness::{World, engine, raw_client, raw_server, run, to};
+use super::harness::{World, engine, raw_client, raw_server, run, settle, to};
 use crate::hbone::Engine;
 
 const PUSH_PROMISE: u8 = 5;
@@ -35,18 +35,27 @@ const MARK: [u8; 8] = *b"is alive";
 
 async fn outcome(peer: &mut Peer) -> Outcome {
     let mut seen = GoesOn;
-    // A peer that has closed already cannot be asked.
-    let asked = tokio::io::AsyncWriteExt::write_all(&mut peer.0, &frame(PING, 0, 0, &MARK)).await;
-    drop(asked);
-    while let Some(frame) = peer.next().await {
-        match frame.kind {
-            PING if frame.flags & ACK != 0 && frame.payload == MARK => return seen,
-            RST_STREAM => seen = Reset(frame.code()),
-            GOAWAY if frame.code() != 0 => return Goaway(frame.code()),
-            _ => {}
+    // Asked twice: `h2` answers a PING before it resets what came ahead of it.
+    for _ in 0..2 {
+        // A peer that has closed already cannot be asked.
+        let ping = frame(PING, 0, 0, &MARK);
+        let asked = tokio::io::AsyncWriteExt::write_all(&mut peer.0, &ping).await;
+        drop(asked);
+        loop {
+            let Some(frame) = peer.next().await else {
+                // The end, without a word.
+                return Goaway(0);
+            };
+            match frame.kind {
+                PING if frame.flags & ACK != 0 && frame.payload == MARK => break,
+                RST_STREAM => seen = Reset(frame.code()),
+                GOAWAY if frame.code() != 0 => return Goaway(frame.code()),
+                _ => {}
+            }
         }
+        settle().await;
     }
-    panic!("the end came without a word");
+    seen
 }
 
 struct Case {
@@ -69,6 +78,14 @@ fn case(name: &'static str, bytes: Vec<u8>, ours: Outcome) -> Case {
 fn settings(id: u16, value: u32) -> Vec<u8> {
     let payload = [&id.to_be_bytes()[..], &value.to_be_bytes()].concat();
     frame(SETTINGS, 0, 0, &payload)
+}
+
+/// A case in which `h2` ends the connection although the fault is one stream's.
+fn harsh_h2(case: Case) -> Case {
+    Case {
+        h2: Some(Goaway(PROTOCOL_ERROR)),
+        ..case
+    }
 }
 
 fn join(parts: &[Vec<u8>]) -> Vec<u8> {
@@ -219,11 +236,11 @@ fn of_streams() -> Vec<Case> {
             data(9, b"x", false),
             Goaway(PROTOCOL_ERROR),
         ),
-        case(
+        harsh_h2(case(
             "DATA after the end",
             data(3, b"x", false),
             Reset(STREAM_CLOSED),
-        ),
+        )),
         case(
             "padding longer than the payload",
             frame(DATA, PADDED, 1, &padded(9, b"1234")),
@@ -254,16 +271,19 @@ fn of_streams() -> Vec<Case> {
             frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x", "y")])),
             GoesOn,
         ),
-        case(
-            "trailers with a pseudo field",
-            frame(
-                HEADERS,
-                END_HEADERS | END_STREAM,
-                1,
-                &block(&[(":path", "/")]),
-            ),
-            Reset(PROTOCOL_ERROR),
-        ),
+        Case {
+            h2: Some(GoesOn),
+            ..case(
+                "trailers with a pseudo field",
+                frame(
+                    HEADERS,
+                    END_HEADERS | END_STREAM,
+                    1,
+                    &block(&[(":path", "/")]),
+                ),
+                Reset(PROTOCOL_ERROR),
+            )
+        },
         case(
             "HEADERS after the end",
             headers(3, &[("x", "y")]),
@@ -284,11 +304,11 @@ fn of_streams() -> Vec<Case> {
             frame(HEADERS, END_HEADERS | PADDED, 5, &[9, 0]),
             Goaway(PROTOCOL_ERROR),
         ),
-        case(
+        harsh_h2(case(
             "upper case",
             headers(5, &[CONNECT[0], CONNECT[1], ("X", "y")]),
             Reset(PROTOCOL_ERROR),
-        ),
+        )),
         case(
             "a pseudo field twice",
             headers(5, &[CONNECT[0], CONNECT[1], CONNECT[1]]),
@@ -329,22 +349,22 @@ fn of_streams() -> Vec<Case> {
             window(9, 1),
             Goaway(PROTOCOL_ERROR),
         ),
-        case(
+        harsh_h2(case(
             "WINDOW_UPDATE by 0 on a stream",
             window(1, 0),
             Reset(PROTOCOL_ERROR),
-        ),
+        )),
         case(
             "WINDOW_UPDATE too far on a stream",
             window(1, 0x7fff_ffff),
             Reset(FLOW_CONTROL_ERROR),
         ),
         case("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 9]), GoesOn),
-        case(
+        harsh_h2(case(
             "short PRIORITY",
             frame(PRIORITY, 0, 1, &[0; 4]),
             Reset(FRAME_SIZE_ERROR),
-        ),
+        )),
     ]
 }
 
@@ -356,7 +376,9 @@ fn a_client_that_sends_something_wrong_is_told_exactly_what() {
         for case in of_connection().into_iter().chain(of_streams()) {
             let (mut peer, _echo, _drain) = raw_client(&World::new()).await;
             peer.send(&prologue()).await;
-            peer.send(&case.bytes).await;
+            // It may be cut short: a peer need not read to the end what is wrong at its start.
+            let sent = tokio::io::AsyncWriteExt::write_all(&mut peer.0, &case.bytes).await;
+            drop(sent);
             let seen = outcome(&mut peer).await;
             let expected = match engine() {
                 Engine::Own => case.ours,
@@ -422,6 +444,8 @@ fn a_server_that_sends_something_wrong_is_told_exactly_what() {
         for (name, bytes, expected) in cases {
             let (mut peer, opener, _driver) = raw_server(&World::new()).await;
             peer.send(&greeting()).await;
+            // The tunnel must not end for want of anybody who could use it.
+            let kept = opener.clone();
             let opening =
                 tokio::task::spawn_local(async move { opener.open(&to("10.0.0.2:80")).await });
             peer.find(&[HEADERS]).await.unwrap();
@@ -430,7 +454,7 @@ fn a_server_that_sends_something_wrong_is_told_exactly_what() {
             if engine() == Engine::Own {
                 assert_eq!(seen, expected, "{name}");
             }
-            drop(opening);
+            drop((kept, opening));
         }
     });
 }

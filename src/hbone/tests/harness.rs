@@ -163,7 +163,6 @@ pub(crate) fn run(test: impl AsyncFn()) {
 
 /// Runs a test with this engine for clients and that one for servers.
 pub(crate) fn run_between(engines: [Engine; 2], test: impl AsyncFn()) {
-    println!("client and server: {engines:?}");
     ENGINES.set(engines);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -172,7 +171,7 @@ pub(crate) fn run_between(engines: [Engine; 2], test: impl AsyncFn()) {
     let bounded = async {
         tokio::time::timeout(Duration::from_secs(40), test())
             .await
-            .expect("the test hangs");
+            .unwrap_or_else(|_| panic!("the test hangs with {engines:?}"));
     };
     tokio::task::LocalSet::new().block_on(&runtime, bounded);
 }
