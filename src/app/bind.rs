@@ -104,7 +104,8 @@ fn bind(
     let options = ListenOptions {
         reuse_port: config.shards.count > 1 || config.socket.reuse_port,
         mark: config.socket.packet_mark,
-        transparent: source_matters && original_source != OriginalSource::Never,
+        // TPROXY delivers to transparent sockets only, whoever's address we dial from.
+        transparent: source_matters,
         backlog: LISTEN_BACKLOG,
     };
     let (fd, transparent) = listen(addr, &options).map_err(|source| failed(addr, what, source))?;
@@ -117,7 +118,7 @@ fn bind(
         fd,
         addr,
         role,
-        transparent,
+        transparent: transparent && original_source != OriginalSource::Never,
     })
 }
 
