@@ -50,6 +50,18 @@ const _: () = assert!(RELAY_TURN_BYTES_MAX > RELAY_BUFFER_BYTES);
 const _: () = assert!(RELAY_PIPE_BYTES_MIN > TLS_RECORD_BYTES_MAX);
 const _: () = assert!(RELAY_PIPE_BYTES >= RELAY_PIPE_BYTES_MIN);
 
+/// Smallest and largest buffer of a relay an operator may choose (`tuning.relayBufferBytes`).
+pub const TUNED_BUFFER_BYTES_MIN: usize = 32 * KIB;
+/// See [`TUNED_BUFFER_BYTES_MIN`]; larger ones would not fit into a turn.
+pub const TUNED_BUFFER_BYTES_MAX: usize = 512 * KIB;
+/// Smallest and largest pipe an operator may choose (`tuning.pipeBytes`): the kernel's own default,
+/// and what nobody has gained from.
+pub const TUNED_PIPE_BYTES_MIN: u32 = 64 * 1024;
+/// See [`TUNED_PIPE_BYTES_MIN`].
+pub const TUNED_PIPE_BYTES_MAX: u32 = 16 * 1024 * 1024;
+const _: () = assert!(RELAY_TURN_BYTES_MAX >= 2 * TUNED_BUFFER_BYTES_MAX);
+const _: () = assert!(TUNED_BUFFER_BYTES_MIN >= 2 * TLS_RECORD_PLAINTEXT_BYTES_MAX);
+
 // ---- HTTP/2 ------------------------------------------------------------------------------------
 
 /// Smallest and largest SETTINGS_MAX_FRAME_SIZE (RFC 9113 §6.5.2).

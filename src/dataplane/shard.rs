@@ -17,6 +17,7 @@ use super::listener::{self, Kind};
 use super::local::LocalKey;
 use super::pool::Pool;
 use super::recheck;
+use super::relay;
 use super::rt::{self, DriverReport, First, Inbox, Mailbox, Pulse, Signal};
 use super::table::Table;
 use super::tunnel_settings;
@@ -132,7 +133,8 @@ pub(crate) struct Shard {
 /// When no driver could be built, or a listener cannot be registered with it.
 pub fn run(plan: Plan, started: impl FnOnce(&DriverReport)) -> io::Result<()> {
     let (driver, entries) = (plan.config.driver, plan.config.ring_entries);
-    rt::block_on(driver, entries, |report| {
+    relay::tuned::set(&plan.config.tuning);
+    rt::block_on_with(driver, plan.config.tuning.ring_flags, entries, |report| {
         started(&report);
         serve(plan, report)
     })?
@@ -333,6 +335,7 @@ impl Shard {
                 retries: keepalive.retries,
             }),
             user_timeout: socket.user_timeout(),
+            ..self.tuned_options()
         }
     }
 
@@ -346,6 +349,19 @@ impl Shard {
         ConnectionOptions {
             keepalive: Some(keepalive),
             user_timeout: Some(TUNNEL_USER_TIMEOUT),
+            ..self.tuned_options()
+        }
+    }
+
+    /// What the expert section says about all of them.
+    fn tuned_options(&self) -> ConnectionOptions {
+        let tuning = &self.config.tuning;
+        ConnectionOptions {
+            receive_buffer: tuning.receive_buffer_bytes,
+            send_buffer: tuning.send_buffer_bytes,
+            notsent_lowat: tuning.notsent_lowat_bytes,
+            busy_poll: tuning.busy_poll_micros,
+            ..ConnectionOptions::default()
         }
     }
 
