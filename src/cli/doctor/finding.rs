@@ -50,6 +50,8 @@ pub(super) enum Group {
     Network,
     /// Capabilities.
     Privileges,
+    /// Tuning profiles.
+    Profiles,
 }
 
 impl Group {
@@ -66,6 +68,7 @@ impl Group {
             Self::Tcp => "tcp",
             Self::Network => "network",
             Self::Privileges => "privileges",
+            Self::Profiles => "profiles",
         }
     }
 }

@@ -72,110 +72,92 @@ enum Rule {
     AsWide,
 }
 
+/// Settings of a module that need not be loaded.
+const CONNTRACK: &str = "net.netfilter.";
+
 struct Knob {
     name: &'static str,
-    group: Group,
     rule: Rule,
     effect: &'static str,
 }
 
-const fn knob(name: &'static str, group: Group, rule: Rule, effect: &'static str) -> Knob {
-    Knob {
-        name,
-        group,
-        rule,
-        effect,
-    }
+const fn knob(name: &'static str, rule: Rule, effect: &'static str) -> Knob {
+    Knob { name, rule, effect }
 }
 
 const KNOBS: &[Knob] = &[
     knob(
         "fs.nr_open",
-        Group::Descriptors,
         Rule::AtLeast,
         "caps the descriptors of a process, and so its connections",
     ),
     knob(
         "fs.pipe-user-pages-soft",
-        Group::Pipes,
         Rule::AtLeastOrZero,
         "bulk connections beyond the quota are copied instead of spliced, at twice the CPU",
     ),
     knob(
         "net.core.netdev_max_backlog",
-        Group::Network,
         Rule::AtLeast,
         "bursts beyond it are dropped before TCP sees them",
     ),
     knob(
         "net.core.somaxconn",
-        Group::Ports,
         Rule::AtLeast,
         "caps tuning.listenBacklog, the queue that a burst of new connections waits in",
     ),
     knob(
         "net.ipv4.ip_local_port_range",
-        Group::Ports,
         Rule::AsWide,
         "caps the connections to one destination address and port",
     ),
     knob(
         "net.ipv4.tcp_autocorking",
-        Group::Tcp,
         Rule::Same,
         "holds a small message back while an earlier one is still in the queue of the card",
     ),
     knob(
         "net.ipv4.tcp_max_syn_backlog",
-        Group::Ports,
         Rule::AtLeast,
         "half-open connections beyond it are dropped or answered with SYN cookies",
     ),
     knob(
         "net.ipv4.tcp_migrate_req",
-        Group::Ports,
         Rule::AtLeast,
         "a restart that shares ports resets connections still in the old process's queue",
     ),
     knob(
         "net.ipv4.tcp_mtu_probing",
-        Group::Tcp,
         Rule::AtLeast,
         "a path that swallows ICMP stops connections whose segments are too large for it",
     ),
     knob(
         "net.ipv4.tcp_notsent_lowat",
-        Group::Tcp,
         Rule::AtMost,
         "bytes queued in the kernel cannot be overtaken by a small message of another stream",
     ),
     knob(
         "net.ipv4.tcp_rmem",
-        Group::Tcp,
         Rule::AtLeast,
         "caps the rate of one connection over distance: half of it for each round trip",
     ),
     knob(
         "net.ipv4.tcp_slow_start_after_idle",
-        Group::Tcp,
         Rule::Same,
         "a tunnel that paused starts again at ten segments a round trip",
     ),
     knob(
         "net.ipv4.tcp_tw_reuse",
-        Group::Ports,
         Rule::Same,
         "ports of closed connections stay taken for a minute",
     ),
     knob(
         "net.ipv4.tcp_wmem",
-        Group::Tcp,
         Rule::AtLeast,
         "caps the rate of one connection over distance",
     ),
     knob(
         "net.netfilter.nf_conntrack_max",
-        Group::Conntrack,
         Rule::AtLeast,
         "a full table drops the first packet of every new connection",
     ),
@@ -206,7 +188,7 @@ pub(super) fn compare(tree: &Tree, chosen: Option<Profile>, out: &mut Vec<Findin
 fn judge(tree: &Tree, knob: &Knob, wanted: &[(Profile, &str)], level: Level) -> Option<Finding> {
     let about = Check {
         id: "profile",
-        group: knob.group,
+        group: Group::Profiles,
         subject: knob.name,
         effect: knob.effect,
     };
@@ -216,7 +198,7 @@ fn judge(tree: &Tree, knob: &Knob, wanted: &[(Profile, &str)], level: Level) -> 
     };
     let value = match tree.text(&sysctl_path(knob.name)) {
         Ok(value) => value.split_whitespace().collect::<Vec<_>>().join(" "),
-        Err(Unknown::Absent) if knob.group == Group::Conntrack => return None,
+        Err(Unknown::Absent) if knob.name.starts_with(CONNTRACK) => return None,
         Err(error) => return Some(named(about.unknown(&error))),
     };
     let mut differing: Vec<&(Profile, &str)> = Vec::new();

@@ -54,9 +54,9 @@ pub(super) fn text(findings: &[Finding], coloured: bool) -> Vec<String> {
             finding.subject, finding.found
         ));
         if finding.level != Level::Ok {
-            lines.push(format!("{indent}{:width$}  {}", "", finding.effect));
+            lines.push(format!("{indent}{}", finding.effect));
             if let Some(command) = &finding.command {
-                lines.push(format!("{indent}{:width$}  > {command}", ""));
+                lines.push(format!("{indent}> {command}"));
             }
         }
     }
@@ -143,8 +143,8 @@ mod tests {
                 "tcp",
                 "  ok       short         fine",
                 "  note     long subject  1; 2 wanted (latency, throughput)",
-                "                         it is slow",
-                "                         > sysctl -w a=2",
+                "           it is slow",
+                "           > sysctl -w a=2",
                 "",
                 "0 problems, 0 warnings, 1 note, 1 ok",
             ]

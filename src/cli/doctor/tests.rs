@@ -614,7 +614,7 @@ fn differences_from_a_profile_are_notes_until_it_is_chosen() {
         (noted.level, noted.profiles.as_slice()),
         (Level::Note, &["latency"][..])
     );
-    assert_eq!(noted.group, Group::Tcp);
+    assert_eq!(noted.group, Group::Profiles);
     assert_eq!(noted.found, "4294967295; 131072 wanted");
     assert_eq!(
         noted.command.as_deref(),

@@ -3,7 +3,7 @@
 use super::super::finding::{Check, Finding, Group};
 use super::super::host::{Host, Refusal, Rings};
 use super::super::needs::Needs;
-use super::bytes;
+use super::{bytes, number};
 use crate::config::DriverChoice;
 
 const PERMISSION: Check = Check {
@@ -93,7 +93,11 @@ fn trial(host: &Host, needs: &Needs) -> Finding {
 
 fn memlock(host: &Host, needs: &Needs) -> Finding {
     let needed = needs.ring_bytes(host.page_bytes);
-    let of = format!("{} shards of {} entries", needs.shards, needs.ring_entries);
+    let of = format!(
+        "{} shards of {} entries",
+        needs.shards,
+        number(u64::from(needs.ring_entries))
+    );
     let Some(limit) = host.memlock.soft else {
         return MEMLOCK.ok(format!("unlimited; {} for {of}", bytes(needed)));
     };

@@ -10,8 +10,7 @@ const CONGESTION: Check = Check {
     id: "tcp.congestion",
     group: Group::Tcp,
     subject: "congestion control",
-    effect: "decides how fast tunnels send; one that paces, such as bbr, is slow between namespaces of \
-             one host and wants the fq queue on real links",
+    effect: "one that paces, such as bbr, is slow between namespaces of one host",
 };
 
 const RECEIVE: Check = Check {
