@@ -1,0 +1,114 @@
+//! The chart of an experiment: a panel for each work and measure, a column for each value.
+
+use plotters::prelude::*;
+
+use super::Outcome;
+use super::judge::{Measure, of_work};
+use crate::results::Series;
+use crate::stats::Spread;
+
+const PANEL_WIDTH: u32 = 460;
+const PANEL_HEIGHT: u32 = 260;
+const HEAD_HEIGHT: u32 = 44;
+const INK: RGBColor = RGBColor(60, 60, 60);
+const BASELINE: RGBColor = RGBColor(31, 119, 180);
+const OTHER: RGBColor = RGBColor(214, 112, 39);
+
+/// Draws it.
+///
+/// # Errors
+/// What plotters says.
+pub(super) fn svg(outcome: &Outcome) -> Result<String, String> {
+    let mut works: Vec<&str> = outcome.series.iter().map(|series| series.work.as_str()).collect();
+    works.dedup();
+    let panels: Vec<(&str, Measure)> = works
+        .iter()
+        .flat_map(|work| drawn(work).into_iter().map(|measure| (*work, measure)))
+        .collect();
+    let columns = 2;
+    let rows = panels.len().div_ceil(columns);
+    let size = (
+        PANEL_WIDTH * columns as u32,
+        HEAD_HEIGHT + PANEL_HEIGHT * u32::try_from(rows).map_err(|error| error.to_string())?,
+    );
+    let mut text = String::new();
+    {
+        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        root.fill(&WHITE).map_err(|error| error.to_string())?;
+        let (head, body) = root.split_vertically(HEAD_HEIGHT);
+        let experiment = &outcome.experiment;
+        let title = format!("{}: {} ({})", experiment.name, experiment.knob, outcome.date);
+        head.titled(&title, ("sans-serif", 18).into_font().color(&INK))
+            .map_err(|error| error.to_string())?;
+        for ((work, measure), area) in panels.iter().zip(body.split_evenly((rows, columns))) {
+            panel(&area, outcome, work, *measure)?;
+        }
+        root.present().map_err(|error| error.to_string())?;
+    }
+    Ok(text)
+}
+
+/// The first measure, and the one that users feel.
+fn drawn(work: &str) -> [Measure; 2] {
+    let measures = Measure::of(work);
+    let second = if measures.contains(&Measure::Tail) { Measure::Tail } else { Measure::Rate };
+    [Measure::Cpu, second]
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+fn panel(area: &Area<'_>, outcome: &Outcome, work: &str, measure: Measure) -> Result<(), String> {
+    let Some((series, baseline)) = of_work(outcome, work) else {
+        return Ok(());
+    };
+    let values = |series: &Series| measure.values(series).into_iter().flatten().collect::<Vec<f64>>();
+    let most = series.iter().flat_map(|s| values(s)).fold(0.0_f64, f64::max);
+    let count = i32::try_from(series.len()).map_err(|error| error.to_string())?;
+    let top = if most > 0.0 { most * 1.08 } else { 1.0 };
+    let failed = |error: DrawingAreaErrorKind<std::io::Error>| error.to_string();
+    let caption = format!("{work}, {}", measure.name(&baseline.unit));
+    let mut chart = ChartBuilder::on(area)
+        .caption(caption, ("sans-serif", 14).into_font().color(&INK))
+        .margin(8)
+        .x_label_area_size(28)
+        .y_label_area_size(56)
+        .build_cartesian_2d((0..count - 1).into_segmented(), 0.0..top)
+        .map_err(failed)?;
+    let labels: Vec<&str> = series.iter().map(|s| s.peer.as_str()).collect();
+    let label = |at: &SegmentValue<i32>| match at {
+        SegmentValue::CenterOf(index) => {
+            let label = usize::try_from(*index).ok().and_then(|index| labels.get(index));
+            label.map_or_else(String::new, |label| (*label).to_owned())
+        }
+        SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
+    };
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(labels.len())
+        .y_labels(6)
+        .x_label_formatter(&label)
+        .label_style(("sans-serif", 11).into_font().color(&INK))
+        .axis_style(INK)
+        .light_line_style(WHITE)
+        .draw()
+        .map_err(failed)?;
+    for (index, series) in (0..count).zip(&series) {
+        let colour = if series.peer == baseline.peer { BASELINE } else { OTHER };
+        let values = values(series);
+        let Some(spread) = Spread::of(values.iter().copied()) else {
+            continue;
+        };
+        let at = |value: f64| (SegmentValue::CenterOf(index), value);
+        chart
+            .draw_series([PathElement::new([at(spread.min), at(spread.max)], colour.stroke_width(2))])
+            .map_err(failed)?;
+        chart
+            .draw_series(values.iter().map(|value| Circle::new(at(*value), 3, colour.stroke_width(1))))
+            .map_err(failed)?;
+        chart
+            .draw_series([Circle::new(at(spread.median), 5, colour.filled())])
+            .map_err(failed)?;
+    }
+    Ok(())
+}
