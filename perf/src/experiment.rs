@@ -78,7 +78,9 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let corelane = args.corelane.clone().unwrap_or_else(beside);
     if !corelane.is_file() {
         let path = corelane.display();
-        return Err(Error::Usage(format!("{path} does not exist: build it, or name it by --corelane")));
+        return Err(Error::Usage(format!(
+            "{path} does not exist: build it, or name it by --corelane"
+        )));
     }
     let programs = Programs {
         own,
@@ -88,7 +90,8 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         nginx_stream: None,
     };
     let started = Instant::now();
-    let machine = Machine::here(&programs, &corelane);
+    let peer = runner::peer(&experiment, &experiment.values[0], &corelane);
+    let machine = Machine::look(&[peer], &programs, Path::new("."));
     let series = runner::measure(&experiment, &programs, &corelane, stop)?;
     let outcome = Outcome {
         format: FORMAT,
@@ -98,7 +101,9 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         experiment,
         series,
     };
-    let folder = args.out.join(format!("{}-{}", outcome.date, outcome.experiment.name));
+    let folder = args
+        .out
+        .join(format!("{}-{}", outcome.date, outcome.experiment.name));
     write(&outcome, &folder)?;
     println!("{}", report::text(&outcome));
     println!("written to {}", folder.display());
@@ -107,7 +112,9 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
 
 fn today() -> String {
     let format = format_description!("[year]-[month]-[day]");
-    OffsetDateTime::now_utc().format(&format).unwrap_or_default()
+    OffsetDateTime::now_utc()
+        .format(&format)
+        .unwrap_or_default()
 }
 
 fn write(outcome: &Outcome, folder: &Path) -> Result<()> {

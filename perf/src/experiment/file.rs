@@ -95,7 +95,10 @@ impl Experiment {
     pub fn check(&self) -> std::result::Result<(), String> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if self.name.is_empty() || !self.name.chars().all(plain) {
-            return Err(format!("name: `{}` is not made of a-z, 0-9 and -", self.name));
+            return Err(format!(
+                "name: `{}` is not made of a-z, 0-9 and -",
+                self.name
+            ));
         }
         for (what, number, most) in [
             ("rounds", self.rounds as u64, 99),
@@ -109,7 +112,11 @@ impl Experiment {
         if !(2..=12).contains(&self.values.len()) {
             return Err("values: not from 2 to 12 of them".to_owned());
         }
-        let labels: BTreeSet<&str> = self.values.iter().map(|value| value.label.as_str()).collect();
+        let labels: BTreeSet<&str> = self
+            .values
+            .iter()
+            .map(|value| value.label.as_str())
+            .collect();
         if labels.len() < self.values.len() || labels.contains("") {
             return Err("values: each needs a label of its own".to_owned());
         }
@@ -136,12 +143,18 @@ impl Experiment {
             alone && !work.own_lab()
         };
         let names = || -> Vec<&str> {
-            ALL.iter().filter(|work| usable(work)).map(|work| work.name()).collect()
+            ALL.iter()
+                .filter(|work| usable(work))
+                .map(|work| work.name())
+                .collect()
         };
         self.work
             .iter()
             .map(|name| {
-                let work = ALL.into_iter().filter(usable).find(|work| work.name() == name);
+                let work = ALL
+                    .into_iter()
+                    .filter(usable)
+                    .find(|work| work.name() == name);
                 work.ok_or_else(|| format!("work: `{name}` is not one of {}", names().join(", ")))
             })
             .collect()
@@ -188,7 +201,10 @@ values:
         let second = &experiment.values[1];
         assert_eq!(second.set["tuning.pipeBytes"], "off");
         assert_eq!(second.sysctl["net.ipv4.tcp_autocorking"], "0");
-        assert_eq!((second.shards, second.epoll, &second.rps), (Some(2), false, &None));
+        assert_eq!(
+            (second.shards, second.epoll, &second.rps),
+            (Some(2), false, &None)
+        );
     }
 
     #[test]
@@ -201,7 +217,11 @@ values:
             ("label: none", "label: 1 MiB", "label of its own"),
             ("bulk-8]", "bulk-9]", "`bulk-9` is not one of bulk-up"),
             ("bulk-8]", "crowd]", "`crowd` is not one of"),
-            ("way: passthrough", "way: passthrough\nbesideBulk: true", "one client at a time"),
+            (
+                "way: passthrough",
+                "way: passthrough\nbesideBulk: true",
+                "one client at a time",
+            ),
             ("shards: 2", "shard: 2", "shard"),
         ] {
             assert!(GOOD.contains(old));

@@ -24,7 +24,9 @@ impl Restored {
             let path = root.join(name.replace('.', "/"));
             let what = || format!("host setting {name}");
             let before = fs::read_to_string(&path).map_err(Error::io(what()))?;
-            restored.before.push((path.clone(), before.trim_end().to_owned()));
+            restored
+                .before
+                .push((path.clone(), before.trim_end().to_owned()));
             fs::write(&path, value).map_err(Error::io(what()))?;
         }
         Ok(restored)
@@ -76,7 +78,9 @@ mod tests {
         let file = file.join("busy_read");
         fs::write(&file, "7\n").unwrap();
         let set = |names: &[&str]| {
-            let settings = names.iter().map(|name| ((*name).to_owned(), "50".to_owned()));
+            let settings = names
+                .iter()
+                .map(|name| ((*name).to_owned(), "50".to_owned()));
             Restored::set(root.path(), &settings.collect())
         };
         let now = || fs::read_to_string(&file).unwrap();

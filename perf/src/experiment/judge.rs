@@ -71,7 +71,9 @@ impl Measure {
     /// Its value in a sample, in the unit of its name.
     pub(super) fn value(self, sample: &Sample, unit: &str) -> Option<f64> {
         match self {
-            Self::Cpu => sample.cpu_each().map(|each| if unit == "GiB" { each } else { each * 1e6 }),
+            Self::Cpu => sample
+                .cpu_each()
+                .map(|each| if unit == "GiB" { each } else { each * 1e6 }),
             Self::Rate => Some(sample.rate),
             Self::Median => sample.p50_us,
             Self::Tail => sample.p99_us,
@@ -115,9 +117,14 @@ fn verdict(measure: Measure, ratio: &Spread) -> Verdict {
 }
 
 /// Series of one work, in the order of the values, and the baseline's among them.
-pub(super) fn of_work<'a>(outcome: &'a Outcome, work: &str) -> Option<(Vec<&'a Series>, &'a Series)> {
+pub(super) fn of_work<'a>(
+    outcome: &'a Outcome,
+    work: &str,
+) -> Option<(Vec<&'a Series>, &'a Series)> {
     let series: Vec<&Series> = outcome.series.iter().filter(|s| s.work == work).collect();
-    let baseline = series.iter().find(|s| s.peer == outcome.experiment.baseline)?;
+    let baseline = series
+        .iter()
+        .find(|s| s.peer == outcome.experiment.baseline)?;
     let baseline = *baseline;
     Some((series, baseline))
 }
@@ -127,7 +134,12 @@ mod tests {
     use super::*;
 
     fn ratio(min: f64, median: f64, max: f64) -> Spread {
-        Spread { median, min, max, n: 3 }
+        Spread {
+            median,
+            min,
+            max,
+            n: 3,
+        }
     }
 
     #[test]
@@ -147,7 +159,13 @@ mod tests {
 
     #[test]
     fn cpu_is_told_in_seconds_for_bytes_and_microseconds_for_requests() {
-        let sample = Sample { units: 2.0, cpu_user: 1.0, nodes: 1, rate: 9.0, ..Sample::default() };
+        let sample = Sample {
+            units: 2.0,
+            cpu_user: 1.0,
+            nodes: 1,
+            rate: 9.0,
+            ..Sample::default()
+        };
         assert_eq!(Measure::Cpu.value(&sample, "GiB"), Some(0.5));
         assert_eq!(Measure::Cpu.value(&sample, "request"), Some(500_000.0));
         assert_eq!(Measure::Cpu.name("GiB"), "CPU s/GiB");

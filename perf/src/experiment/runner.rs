@@ -1,5 +1,6 @@
 //! Takes the samples: every value in a lab of its own, all of them in turns.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,7 +34,14 @@ pub(super) fn measure(
     let scratch = tempfile::tempdir().map_err(Error::io("scratch folder"))?;
     let mut labs = Vec::new();
     for value in &experiment.values {
-        labs.push(start(experiment, value, programs, corelane, scratch.path(), stop)?);
+        labs.push(start(
+            experiment,
+            value,
+            programs,
+            corelane,
+            scratch.path(),
+            stop,
+        )?);
     }
     let mut series: Vec<Series> = works
         .iter()
@@ -43,7 +51,13 @@ pub(super) fn measure(
         for (number, work) in works.iter().enumerate() {
             for index in order(round, labs.len()) {
                 let value = &experiment.values[index];
-                eprintln!("round {} of {}, {}: {}", round + 1, experiment.rounds, work.name(), value.label);
+                eprintln!(
+                    "round {} of {}, {}: {}",
+                    round + 1,
+                    experiment.rounds,
+                    work.name(),
+                    value.label
+                );
                 let sample = sample(experiment, *work, value, &labs[index], stop);
                 let series = &mut series[number * labs.len() + index];
                 match sample {
@@ -64,7 +78,11 @@ pub(super) fn measure(
 /// Every other round goes backwards, so that no value always follows the same one.
 fn order(round: usize, count: usize) -> Vec<usize> {
     let forwards = 0..count;
-    if round % 2 == 0 { forwards.collect() } else { forwards.rev().collect() }
+    if round % 2 == 0 {
+        forwards.collect()
+    } else {
+        forwards.rev().collect()
+    }
 }
 
 fn empty(work: Work, value: &Value) -> Series {
@@ -78,6 +96,29 @@ fn empty(work: Work, value: &Value) -> Series {
     }
 }
 
+/// A node with that value.
+pub(super) fn peer(experiment: &Experiment, value: &Value, corelane: &Path) -> Peer {
+    let pairs = |map: &BTreeMap<String, String>| {
+        map.iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    };
+    Peer {
+        name: "corelane".to_owned(),
+        kind: Kind::Corelane(Corelane {
+            binary: corelane.to_owned(),
+            driver: if value.epoll {
+                Driver::Epoll
+            } else {
+                Driver::IoUring
+            },
+            way: experiment.way,
+            settings: pairs(&value.set),
+            sysctls: pairs(&value.sysctl),
+        }),
+    }
+}
+
 fn start(
     experiment: &Experiment,
     value: &Value,
@@ -86,19 +127,7 @@ fn start(
     scratch: &Path,
     stop: &Stop,
 ) -> Result<Running> {
-    let pairs = |map: &std::collections::BTreeMap<String, String>| {
-        map.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>()
-    };
-    let peer = Peer {
-        name: "corelane".to_owned(),
-        kind: Kind::Corelane(Corelane {
-            binary: corelane.to_owned(),
-            driver: if value.epoll { Driver::Epoll } else { Driver::IoUring },
-            way: experiment.way,
-            settings: pairs(&value.set),
-            sysctls: pairs(&value.sysctl),
-        }),
-    };
+    let peer = peer(experiment, value, corelane);
     let shape = Shape {
         shards: value.shards.unwrap_or(experiment.shards),
         access_log: false,
@@ -119,7 +148,10 @@ fn sample(
     stop: &Stop,
 ) -> Result<Sample> {
     let _restored = Restored::set(Path::new("/proc/sys"), &value.host_sysctl)?;
-    let _bulk = experiment.beside_bulk.then(|| bulk(experiment, running)).transpose()?;
+    let _bulk = experiment
+        .beside_bulk
+        .then(|| bulk(experiment, running))
+        .transpose()?;
     if experiment.beside_bulk {
         stop.pause(BULK_AHEAD)?;
     }

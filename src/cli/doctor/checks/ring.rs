@@ -105,7 +105,7 @@ fn memlock(host: &Host, needs: &Needs) -> Finding {
     // Kernels 5.12 to 6.13 charge rings to the memory control group instead.
     let counts = host
         .kernel()
-        .is_none_or(|version| version < (5, 12) || version >= (6, 14));
+        .is_none_or(|version| !((5, 12)..(6, 14)).contains(&version));
     if needed <= limit || !counts {
         return MEMLOCK.ok(found);
     }

@@ -7,7 +7,9 @@ const BASE: &str = "mode: node\nlocalState: s\nidentityDir: i\nshards: {count: 2
 
 fn tuned(section: &str) -> Result<Tuning, String> {
     let checked = with_file(&format!("{BASE}tuning: {{{section}}}\n"));
-    checked.map(|checked| checked.config.tuning).map_err(|errors| errors.0[0].to_string())
+    checked
+        .map(|checked| checked.config.tuning)
+        .map_err(|errors| errors.0[0].to_string())
 }
 
 #[test]
@@ -34,7 +36,10 @@ fn every_expert_setting_is_taken() {
     };
     assert_eq!(tuned(text), Ok(expected));
     assert_eq!(tuned("pipeBytes: off").unwrap().pipe_bytes, None);
-    assert_eq!(tuned("sendBufferBytes: auto").unwrap().send_buffer_bytes, None);
+    assert_eq!(
+        tuned("sendBufferBytes: auto").unwrap().send_buffer_bytes,
+        None
+    );
 }
 
 #[test]
