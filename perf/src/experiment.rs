@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::macros::format_description;
 
 use crate::error::{Error, Result};
 use crate::machine::Machine;
@@ -32,18 +30,21 @@ const FORMAT: u32 = 1;
 pub struct Args {
     /// The experiment, a file of tuning/experiments
     file: PathBuf,
-    /// The node's program; by default `corelane` beside this program
-    #[arg(long, value_name = "PROGRAM")]
-    corelane: Option<PathBuf>,
-    /// Folder that gets a folder of results
-    #[arg(long, value_name = "DIR", default_value = "tuning/results")]
-    out: PathBuf,
+    /// Folder that gets a folder of results; default: tuning/results of the checkout
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Rounds, instead of those of the file
     #[arg(long)]
     rounds: Option<usize>,
     /// Seconds of a measurement, instead of those of the file
     #[arg(long)]
     seconds: Option<u64>,
+    /// The corelane program to measure
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    corelane: PathBuf,
+    /// The checkout
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    repository: PathBuf,
 }
 
 /// What an experiment measured, as it is written to `results.json`.
@@ -74,12 +75,11 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     experiment.seconds = args.seconds.unwrap_or(experiment.seconds);
     experiment.check().map_err(Error::Usage)?;
     let own = std::env::current_exe().map_err(Error::io("own program"))?;
-    let beside = || own.with_file_name("corelane");
-    let corelane = args.corelane.clone().unwrap_or_else(beside);
+    let corelane = &args.corelane;
     if !corelane.is_file() {
-        let path = corelane.display();
         return Err(Error::Usage(format!(
-            "{path} does not exist: build it, or name it by --corelane"
+            "{} does not exist",
+            corelane.display()
         )));
     }
     let programs = Programs {
@@ -90,31 +90,24 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         nginx_stream: None,
     };
     let started = Instant::now();
-    let peer = runner::peer(&experiment, &experiment.values[0], &corelane);
-    let machine = Machine::look(&[peer], &programs, Path::new("."));
-    let series = runner::measure(&experiment, &programs, &corelane, stop)?;
+    let peer = runner::peer(&experiment, &experiment.values[0], corelane);
+    let machine = Machine::look(&[peer], &programs, &args.repository);
+    let series = runner::measure(&experiment, &programs, corelane, stop)?;
     let outcome = Outcome {
         format: FORMAT,
-        date: today(),
+        date: machine.date.chars().take(10).collect(),
         machine,
         took: started.elapsed().as_secs_f64(),
         experiment,
         series,
     };
-    let folder = args
-        .out
-        .join(format!("{}-{}", outcome.date, outcome.experiment.name));
+    let results = || args.repository.join("tuning/results");
+    let name = format!("{}-{}", outcome.date, outcome.experiment.name);
+    let folder = args.out.clone().unwrap_or_else(results).join(name);
     write(&outcome, &folder)?;
     println!("{}", report::text(&outcome));
     println!("written to {}", folder.display());
     Ok(())
-}
-
-fn today() -> String {
-    let format = format_description!("[year]-[month]-[day]");
-    OffsetDateTime::now_utc()
-        .format(&format)
-        .unwrap_or_default()
 }
 
 fn write(outcome: &Outcome, folder: &Path) -> Result<()> {

@@ -17,8 +17,12 @@ use crate::stop::Stop;
 use crate::tool;
 use crate::work::Work;
 
-/// How long a bulk stream runs before the work beside it begins.
-const BULK_AHEAD: Duration = Duration::from_millis(500);
+/// How long a bulk stream may take to move its first bytes.
+const BULK_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is started anew while the server still counts the one before.
+const BULK_ATTEMPTS: usize = 20;
+/// Time between two of these.
+const BULK_PAUSE: Duration = Duration::from_millis(250);
 
 /// Takes all samples of an experiment.
 ///
@@ -150,23 +154,32 @@ fn sample(
     let _restored = Restored::set(Path::new("/proc/sys"), &value.host_sysctl)?;
     let _bulk = experiment
         .beside_bulk
-        .then(|| bulk(experiment, running))
+        .then(|| bulk(experiment, running, stop))
         .transpose()?;
-    if experiment.beside_bulk {
-        stop.pause(BULK_AHEAD)?;
-    }
     work.sample(running, &experiment.amount(), stop)
 }
 
-/// A bulk stream that outlasts the measurement; it ends when it is dropped.
-fn bulk(experiment: &Experiment, running: &Running) -> Result<Process> {
+/// A bulk stream that moves bytes and outlasts the measurement; it ends when it is dropped.
+fn bulk(experiment: &Experiment, running: &Running, stop: &Stop) -> Result<Process> {
     let iperf = tool::find("iperf3").ok_or_else(|| Error::Usage("iperf3 is missing".to_owned()))?;
     let lab = &running.lab;
-    let mut command = tool::client_command(&lab.client, &iperf.to_string_lossy());
     let (host, port) = (lab.server.v4().to_string(), IPERF_PORT.to_string());
-    let time = (experiment.seconds + 10).to_string();
-    command.args(["--client", &host, "--port", &port, "--time", &time]);
-    Ok(tool::start("bulk", command, lab.dir()))
+    let time = (experiment.seconds + 30).to_string();
+    let mut attempts = BULK_ATTEMPTS;
+    loop {
+        let mut command = tool::client_command(&lab.client, &iperf.to_string_lossy());
+        command.args(["--client", &host, "--port", &port, "--time", &time]);
+        command.args(["--interval", "0.5", "--forceflush"]);
+        let mut process = tool::start("bulk", command, lab.dir());
+        match tool::await_output("bulk", &mut process, "bits/sec", BULK_LIMIT, stop) {
+            Ok(()) => return Ok(process),
+            Err(Error::Failed { .. }) if attempts > 0 => {
+                attempts -= 1;
+                stop.pause(BULK_PAUSE)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]
