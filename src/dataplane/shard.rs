@@ -21,14 +21,12 @@ use super::relay;
 use super::rt::{self, DriverReport, First, Inbox, Mailbox, Pulse, Signal};
 use super::table::Table;
 use super::tunnel_settings;
-use crate::config::limits::{TUNNEL_KEEPALIVE, TUNNEL_KEEPALIVE_RETRIES, TUNNEL_USER_TIMEOUT};
 use crate::config::{Config, ForwardTarget};
 use crate::hbone;
 use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::{Reader, Subscription};
-use crate::sys::socket::{ConnectionOptions, Keepalive};
 use crate::telemetry::ShardTelemetry;
 use crate::telemetry::counters::{DriverInfo, Limit};
 use crate::telemetry::flow::Direction;
@@ -323,46 +321,6 @@ impl Shard {
             Message::Ping(number) => heartbeat.store(*number, Ordering::Relaxed),
         }
         true
-    }
-
-    /// Options of sockets that carry a workload's own connection.
-    pub(crate) fn connection_options(&self) -> ConnectionOptions {
-        let socket = &self.config.socket;
-        ConnectionOptions {
-            keepalive: socket.keepalive.map(|keepalive| Keepalive {
-                time: keepalive.time,
-                interval: keepalive.interval,
-                retries: keepalive.retries,
-            }),
-            user_timeout: socket.user_timeout(),
-            ..self.tuned_options()
-        }
-    }
-
-    /// Options of sockets that carry tunnels: a dead peer must be noticed soon.
-    pub(crate) fn tunnel_options(&self) -> ConnectionOptions {
-        let keepalive = Keepalive {
-            time: TUNNEL_KEEPALIVE,
-            interval: TUNNEL_KEEPALIVE,
-            retries: TUNNEL_KEEPALIVE_RETRIES,
-        };
-        ConnectionOptions {
-            keepalive: Some(keepalive),
-            user_timeout: Some(TUNNEL_USER_TIMEOUT),
-            ..self.tuned_options()
-        }
-    }
-
-    /// What the expert section says about all of them.
-    fn tuned_options(&self) -> ConnectionOptions {
-        let tuning = &self.config.tuning;
-        ConnectionOptions {
-            receive_buffer: tuning.receive_buffer_bytes,
-            send_buffer: tuning.send_buffer_bytes,
-            notsent_lowat: tuning.notsent_lowat_bytes,
-            busy_poll: tuning.busy_poll_micros,
-            ..ConnectionOptions::default()
-        }
     }
 
     /// Says once that the client's address cannot be used as source.
