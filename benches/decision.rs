@@ -1,10 +1,12 @@
-//! Authorization against 10, 1,000 and 10,000 global DENY policies, none of which matches.
+//! Authorization against 10, 1,000 and 10,000 global DENY policies, none of which matches: through the
+//! index of policies, and by a walk over all of them.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use corelane::decision::authorize::{ConnectionFacts, authorize};
+use corelane::decision::authorize::{ConnectionFacts, authorize, authorize_by_walk};
+use corelane::model::identity::Identity;
 use corelane::model::policy::{
     Policy, PolicyAction, PolicyMatch, PolicyRule, PolicyScope, StringMatch,
 };
@@ -54,7 +56,11 @@ fn mesh(policies: usize) -> Arc<Snapshot> {
 fn authorization(criterion: &mut Criterion) {
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
     let facts = ConnectionFacts {
-        identity: None,
+        identity: Some(Arc::new(Identity::new(
+            "cluster.local",
+            "default",
+            "client",
+        ))),
         source_ip: loopback,
         destination_ip: loopback,
         destination_port: 8_080,
@@ -63,8 +69,11 @@ fn authorization(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("no global deny matches");
     for policies in [10, 1_000, 10_000] {
         let snapshot = mesh(policies);
-        group.bench_function(BenchmarkId::from_parameter(policies), |bencher| {
+        group.bench_function(BenchmarkId::new("index", policies), |bencher| {
             bencher.iter(|| black_box(authorize(&facts, &snapshot).verdict.is_ok()));
+        });
+        group.bench_function(BenchmarkId::new("walk", policies), |bencher| {
+            bencher.iter(|| black_box(authorize_by_walk(&facts, &snapshot).verdict.is_ok()));
         });
     }
     group.finish();

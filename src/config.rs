@@ -144,6 +144,8 @@ pub struct Shards {
     pub cpus: Vec<usize>,
     /// Whether shards are pinned to those CPUs.
     pub pin: bool,
+    /// Whether a busy shard hands fresh connections to a clearly less busy one.
+    pub balance: bool,
 }
 
 /// How shards wait for the kernel.
@@ -224,6 +226,18 @@ pub struct TlsConfig {
     pub tls12: bool,
     /// Only X25519MLKEM768 is offered and taken.
     pub pqc_only: bool,
+    /// Who moves records after the handshake.
+    pub records: TlsRecords,
+}
+
+/// Who seals and opens TLS records. With TLS 1.2 allowed it is always the TLS library.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsRecords {
+    /// Our own record layer.
+    #[default]
+    InPlace,
+    /// The TLS library, for comparison.
+    Rustls,
 }
 
 /// HTTP/2 settings we announce.

@@ -12,6 +12,7 @@
 //! Deliberately absent: HTTP beyond CONNECT, retries of application requests, any lock.
 
 mod admission;
+pub mod balance;
 mod capture;
 mod dial;
 #[cfg(any(test, feature = "faults"))]

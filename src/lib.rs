@@ -12,6 +12,8 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod decision;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod hbone;
 pub mod model;
 pub mod snapshot;

@@ -10,6 +10,7 @@ mod index;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::addr::{NamespacedHostname, NetworkAddress};
@@ -17,6 +18,7 @@ use crate::model::identity::Identity;
 use crate::model::policy::Policy;
 use crate::model::service::{Endpoint, Service};
 use crate::model::workload::{Workload, WorkloadInfo};
+pub use index::PolicyGroup;
 use index::{Map, OrderedMap, PolicyIndex, ServiceIndex, WorkloadIndex};
 
 /// What an address or hostname stands for.
@@ -26,6 +28,23 @@ pub enum Address {
     Workload(Arc<Workload>),
     /// A service.
     Service(Arc<Service>),
+}
+
+/// What policies can ask of a connection; addresses are canonical.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits<'a> {
+    /// Text of the identity, `TD/ns/NS/sa/SA`; none without one.
+    pub principal: Option<&'a [u8]>,
+    /// Its namespace; empty without one.
+    pub namespace: &'a [u8],
+    /// Its service account; none without one.
+    pub service_account: Option<&'a [u8]>,
+    /// TCP peer.
+    pub source_ip: IpAddr,
+    /// Local address.
+    pub destination_ip: IpAddr,
+    /// Port of the application.
+    pub destination_port: u16,
 }
 
 /// Number of a snapshot; grows by one with each publication.
@@ -182,12 +201,20 @@ impl Snapshot {
 
     /// Policies of scope Global, in the order of their keys.
     pub fn global_policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
-        self.policies.global()
+        self.policies.global().iter()
     }
 
     /// Policies of scope Namespace in this namespace, in the order of their keys.
     pub fn namespace_policies(&self, namespace: &str) -> impl Iterator<Item = &Arc<Policy>> {
-        self.policies.of_namespace(namespace)
+        let group = self.policies.of_namespace(namespace);
+        group.into_iter().flat_map(PolicyGroup::iter)
+    }
+
+    /// Policies that apply to workloads of a namespace by their scope: those of the namespace, if it
+    /// has any, then the global ones.
+    pub fn policy_groups(&self, namespace: &str) -> impl Iterator<Item = &PolicyGroup> {
+        let own = self.policies.of_namespace(namespace);
+        own.into_iter().chain([self.policies.global()])
     }
 
     /// All workloads, sorted by uid (for dumps).

@@ -2,7 +2,8 @@
 //!
 //! [`credentials`] turns PEM material into one immutable value per identity, [`verify`] turns a
 //! peer's chain into a proven identity, [`handshake`] runs both sides of a handshake over any
-//! [`Transport`](crate::transport::Transport) and [`stream`] carries the records afterwards.
+//! [`Transport`](crate::transport::Transport) and [`stream`] carries the records afterwards, through
+//! our own record layer or through the TLS library.
 //!
 //! Deliberately absent: session resumption, tickets and 0-RTT (each would skip verifying the peer
 //! again), server names, and any process-wide default provider.
@@ -19,6 +20,7 @@ pub mod error;
 pub mod handshake;
 pub mod pem;
 mod provider;
+mod record;
 mod session;
 pub mod stream;
 #[cfg(test)]
@@ -27,6 +29,8 @@ pub mod verify;
 
 pub use credentials::{CredentialState, CredentialStore, Credentials, IdentityError};
 pub use error::{HandshakeError, TlsError};
+#[cfg(fuzzing)]
+pub(crate) use record::fuzz::run as play_records;
 pub use stream::TlsStream;
 
 /// What an operator may change about TLS.
@@ -37,6 +41,19 @@ pub struct TlsOptions {
     pub tls12: bool,
     /// Offer and accept the group X25519MLKEM768 only.
     pub pqc_only: bool,
+    /// Who moves records after the handshake. Without effect together with `tls12`: the TLS
+    /// library moves them then, because our record layer speaks 1.3 alone.
+    pub records: Records,
+}
+
+/// Who seals and opens records after the handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Records {
+    /// Our record layer, in the buffers of the thread.
+    #[default]
+    InPlace,
+    /// The TLS library, in buffers of its own.
+    Library,
 }
 
 /// What a handshake proved about the other side.

@@ -120,7 +120,8 @@ fn bind(
     let options = ListenOptions {
         reuse_port: config.shards.count > 1 || config.socket.reuse_port,
         mark: config.socket.packet_mark,
-        transparent: source_matters && original_source != OriginalSource::Never,
+        // TPROXY delivers to transparent sockets only, whoever's address we dial from.
+        transparent: source_matters,
         backlog: config.tuning.listen_backlog,
     };
     let (fd, transparent) = listen(addr, &options).map_err(|source| failed(addr, what, source))?;
@@ -132,7 +133,7 @@ fn bind(
         fd,
         addr,
         role,
-        transparent,
+        transparent: transparent && original_source != OriginalSource::Never,
     })
 }
 

@@ -10,15 +10,15 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use super::shards::broadcast;
-use crate::config::{Config, NodeMode};
+use crate::config::{Config, NodeMode, TlsRecords};
 use crate::control::certs::Renewal;
 use crate::control::certs::files::{self, Files};
 use crate::dataplane::shard::{Message, ShardMailbox};
 use crate::model::identity::Identity;
 use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::{Publisher, Subscription};
-use crate::tls::TlsOptions;
 use crate::tls::credentials::{CredentialState, CredentialStore};
+use crate::tls::{Records, TlsOptions};
 
 /// Time the first certificates get before the node serves without them.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
@@ -47,6 +47,10 @@ impl Certificates {
                 let options = TlsOptions {
                     tls12: config.tls.tls12,
                     pqc_only: config.tls.pqc_only,
+                    records: match config.tls.records {
+                        TlsRecords::InPlace => Records::InPlace,
+                        TlsRecords::Rustls => Records::Library,
+                    },
                 };
                 let clock = SystemTime::now;
                 let renewal = Renewal::new(

@@ -22,6 +22,7 @@ use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
 use crate::control::logging::{Filter, Logging, writer_options};
 use crate::control::readiness::Readiness;
+use crate::dataplane::balance::Neighbour;
 use crate::dataplane::rt;
 use crate::dataplane::shard::{Message, Plan, ShardMailbox};
 use crate::snapshot::Snapshot;
@@ -227,8 +228,19 @@ fn start_shards(
     hub: &Hub,
     descriptors: u64,
 ) -> Result<Shards, StartError> {
+    let listeners = bind_all(config)?;
+    let mut neighbours = Vec::with_capacity(listeners.len());
+    let mut inboxes = Vec::with_capacity(listeners.len());
+    for _ in &listeners {
+        let (mailbox, inbox) = rt::mailbox().map_err(resource("a shard's mailbox"))?;
+        neighbours.push(Neighbour {
+            mailbox,
+            load: Arc::default(),
+        });
+        inboxes.push(inbox);
+    }
     let mut seeds = Vec::new();
-    for (index, listeners) in bind_all(config)?.into_iter().enumerate() {
+    for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
         if index == 0 {
             for listener in &listeners {
                 tracing::info!(
@@ -240,7 +252,12 @@ fn start_shards(
                 );
             }
         }
-        let (mailbox, inbox) = rt::mailbox().map_err(resource("a shard's mailbox"))?;
+        let mailbox = neighbours[index].mailbox.clone();
+        let shards = if config.shards.balance {
+            neighbours.clone()
+        } else {
+            Vec::new()
+        };
         let plan = Plan {
             index,
             config: Arc::clone(config),
@@ -248,6 +265,7 @@ fn start_shards(
             credentials: certificates.subscribe(),
             telemetry: hub.shard(index),
             listeners,
+            shards,
             inbox,
             heartbeat: Arc::default(),
             descriptors,

@@ -190,16 +190,19 @@ impl Watchdog {
             let _ended = mailbox.send(Message::Ping(number));
         }
         let mut pause = Duration::from_millis(1);
-        let deadline = tokio::time::Instant::now() + limit;
+        // Counted in waits, not read from a clock: when the whole machine was paused or starved, this
+        // thread was too, and the shards get their time after all.
+        let mut waited = Duration::ZERO;
         loop {
             let silent = self
                 .watched
                 .iter()
                 .position(|(_, heartbeat)| heartbeat.load(Ordering::Relaxed) < number);
-            if silent.is_none() || tokio::time::Instant::now() >= deadline {
+            if silent.is_none() || waited >= limit {
                 return silent;
             }
             tokio::time::sleep(pause).await;
+            waited += pause;
             pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
@@ -222,5 +225,67 @@ impl Watchdog {
             }
             tokio::time::sleep(SHARD_STUCK_AFTER / 4).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::rt;
+
+    fn watchdog(shards: usize) -> (Watchdog, Vec<rt::Inbox<Message>>) {
+        let (mailboxes, inboxes): (Vec<_>, _) = (0..shards).map(|_| rt::mailbox().unwrap()).unzip();
+        let watched = mailboxes
+            .into_iter()
+            .map(|mailbox| (mailbox, Arc::default()));
+        let watchdog = Watchdog {
+            watched: watched.collect(),
+            last: Arc::default(),
+        };
+        (watchdog, inboxes)
+    }
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn the_shard_that_stays_silent_is_named() {
+        let (watchdog, _inboxes) = watchdog(3);
+        for answering in [0, 2] {
+            watchdog.watched[answering].1.store(1, Ordering::Relaxed);
+        }
+        let stuck = block_on(watchdog.stuck_after(Duration::from_millis(20)));
+        assert_eq!(stuck, Some(1));
+    }
+
+    #[test]
+    fn shards_that_answer_are_alive_without_a_wait() {
+        let (watchdog, _inboxes) = watchdog(2);
+        for (_, heartbeat) in &watchdog.watched {
+            heartbeat.store(1, Ordering::Relaxed);
+        }
+        let never = Duration::from_secs(u64::from(u32::MAX));
+        assert!(block_on(watchdog.alive_within(never)));
+    }
+
+    #[test]
+    fn a_pause_of_the_whole_machine_is_not_taken_for_a_stuck_shard() {
+        let (watchdog, _inboxes) = watchdog(1);
+        let limit = Duration::from_millis(300);
+        let alive = block_on(async {
+            // Stops this thread, and with it the watchdog's waits, for longer than the limit.
+            let paused = async {
+                tokio::task::yield_now().await;
+                let since = rt::now();
+                while rt::now() - since < 2 * limit {
+                    std::hint::spin_loop();
+                }
+                watchdog.watched[0].1.store(1, Ordering::Relaxed);
+            };
+            tokio::join!(watchdog.alive_within(limit), paused).0
+        });
+        assert!(alive, "the shard answers as soon as it can");
     }
 }

@@ -85,6 +85,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
     let istio_version = istio_version
         .map_or("unknown", |version| &version.text)
         .into();
+    let original_source = sections::original_source(mode.as_ref());
     Some(Config {
         mode: mode?,
         network,
@@ -105,7 +106,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
         tls: sections::tls(r),
         http2: sections::http2(r),
         pool: sections::pool(r),
-        socket: sections::socket(r),
+        socket: sections::socket(r, original_source),
         timeouts: sections::timeouts(r),
         limits: sections::limits(r),
         localhost_app_tunnel: r.get(Key::LocalhostAppTunnel, true, &Bool),

@@ -42,6 +42,7 @@ settings! {
     Ipv6Enabled "ipv6Enabled" ["IPV6_ENABLED"] "use IPv6 where the kernel has it";
     ShardCount "shards.count" ["ZTUNNEL_WORKER_THREADS"] "data-plane threads: a number, 0 for the CPU count, or a percentage of it";
     ShardPin "shards.pin" ["CORELANE_PIN"] "pin each shard to a CPU";
+    ShardBalance "shards.balance" ["CORELANE_BALANCE"] "hand fresh connections to a clearly less busy shard";
     CpuLimit "shards.cpuLimit" ["ZTUNNEL_CPU_LIMIT"] "CPU count to reckon with";
     CpuResourceLimit "" ["ZTUNNEL_RESOURCE_CPU_LIMIT"] "CPU limit of the container";
     CpuResourceRequest "" ["ZTUNNEL_RESOURCE_CPU_REQUEST"] "CPU request of the container";
@@ -63,6 +64,7 @@ settings! {
     IdentityDir "identityDir" ["CORELANE_IDENTITY_DIR"] "folder with ns/NAMESPACE/sa/SERVICEACCOUNT/{tls.crt,tls.key,ca.crt}";
     Tls12 "tls.tls12" ["TLS12_ENABLED"] "take TLS 1.2 besides 1.3";
     CompliancePolicy "tls.compliancePolicy" ["COMPLIANCE_POLICY"] "`pqc`: X25519MLKEM768 only";
+    TlsRecords "tls.records" ["CORELANE_TLS_RECORDS"] "who moves TLS records: `in-place` (our record layer) or `rustls`; always `rustls` with TLS 1.2";
     Http2StreamWindow "http2.streamWindow" ["HTTP2_STREAM_WINDOW_SIZE"] "bytes a peer may send ahead in a stream";
     Http2ConnectionWindow "http2.connectionWindow" ["HTTP2_CONNECTION_WINDOW_SIZE"] "bytes a peer may send ahead in a tunnel";
     Http2FrameSize "http2.frameSize" ["HTTP2_FRAME_SIZE"] "largest frame we take";
@@ -74,7 +76,7 @@ settings! {
     KeepaliveRetries "socket.keepalive.retries" ["KEEPALIVE_RETRIES"] "unanswered probes that end a connection";
     UserTimeout "socket.userTimeoutEnabled" ["USER_TIMEOUT_ENABLED"] "set TCP_USER_TIMEOUT from the keepalive settings";
     PacketMark "socket.packetMark" ["PACKET_MARK"] "SO_MARK of dialled sockets";
-    OriginalSource "socket.originalSource" ["ENABLE_ORIG_SRC"] "applications see the client's address: `auto`, `required` or `never`";
+    OriginalSource "socket.originalSource" ["ENABLE_ORIG_SRC"] "applications see the client's address: `auto` (the default in mode `dedicated`), `required` or `never`";
     ReusePort "socket.reusePort" [] "another process may hold the same ports during a restart";
     TimeoutHandshake "timeouts.handshake" [] "TLS, from accept to Finished";
     TimeoutPreface "timeouts.http2Preface" [] "HTTP/2 preface and first SETTINGS";
@@ -88,7 +90,7 @@ settings! {
     TimeoutPing "timeouts.ping" [] "for the answer to a PING";
     TimeoutDrain "timeouts.drain" ["CONNECTION_TERMINATION_DEADLINE"] "for open connections to end when the node stops";
     GracePeriod "" ["TERMINATION_GRACE_PERIOD_SECONDS"] "seconds the orchestrator waits; the drain deadline is a little less";
-    LimitConnections "limits.connections" [] "connections at once; `auto`: half of the descriptors";
+    LimitConnections "limits.connections" [] "connections and tunnel streams at once; `auto`: half of the descriptors";
     LimitUnauthenticated "limits.unauthenticated" [] "connections without a verified peer; `auto`: a quarter of the descriptors";
     LimitUnauthenticatedPerSource "limits.unauthenticatedPerSource" [] "the same from one address";
     LimitStreams "limits.streamsPerTunnel" [] "streams a peer may have open in a tunnel";
@@ -165,6 +167,7 @@ impl Key {
                 | Self::LogFilter
                 | Self::LogFormat
                 | Self::Driver
+                | Self::TlsRecords
         )
     }
 }

@@ -4,9 +4,11 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use std::collections::HashMap;
 
+use super::balance::Load;
 use crate::telemetry::counters::Limit;
 
 /// Counts unauthenticated connections of one shard.
@@ -74,6 +76,8 @@ impl Drop for Pending {
 pub(crate) struct Slots {
     max: u64,
     used: Cell<u64>,
+    /// Where other shards see it.
+    load: Arc<Load>,
 }
 
 /// A place among them; free again when dropped.
@@ -81,10 +85,11 @@ pub(crate) struct Slots {
 pub(crate) struct Slot(Rc<Slots>);
 
 impl Slots {
-    pub(crate) fn new(max: u64) -> Rc<Self> {
+    pub(crate) fn new(max: u64, load: Arc<Load>) -> Rc<Self> {
         Rc::new(Self {
             max,
             used: Cell::new(0),
+            load,
         })
     }
 
@@ -92,15 +97,20 @@ impl Slots {
     pub(crate) fn take(self: &Rc<Self>) -> Option<Slot> {
         let used = self.used.get();
         (used < self.max).then(|| {
-            self.used.set(used + 1);
+            self.set(used + 1);
             Slot(Rc::clone(self))
         })
+    }
+
+    fn set(&self, used: u64) {
+        self.used.set(used);
+        self.load.set_open(used);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.used.set(self.0.used.get() - 1);
+        self.0.set(self.0.used.get() - 1);
     }
 }
 
@@ -126,7 +136,7 @@ mod tests {
 
     #[test]
     fn slots_are_as_many_as_they_say_and_come_back() {
-        let slots = Slots::new(2);
+        let slots = Slots::new(2, Arc::default());
         let held = [slots.take().unwrap(), slots.take().unwrap()];
         assert!(slots.take().is_none());
         drop(held);

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::admission::Slot;
+use super::balance::{Handed, Weight};
 use super::local::LocalKey;
 use super::rt::{self, First, Listener, Signal, Socket};
 use super::shard::{ListenerRole, PlannedListener, Shard};
@@ -83,14 +84,32 @@ impl Kind {
 ///
 /// # Errors
 /// When the driver refuses the descriptor.
-pub(crate) fn start(shard: &Rc<Shard>, planned: PlannedListener, kind: Kind) -> io::Result<()> {
+pub(crate) fn start(
+    shard: &Rc<Shard>,
+    position: usize,
+    planned: PlannedListener,
+) -> io::Result<()> {
+    // Accepted sockets inherit them (tcp(7), socket(7)), which saves five system calls each.
+    if let Some(kind) = shard.kind(position) {
+        set_connection_options(sys::fds::borrow(&planned.fd), &options_of(shard, kind));
+    }
     let listener = Listener::from_fd(planned.fd)?;
-    let task = accept_loop(Rc::clone(shard), listener, kind, planned.addr);
+    let task = accept_loop(Rc::clone(shard), listener, position, planned.addr);
     shard.spawn_vital(task, "an accept loop");
     Ok(())
 }
 
-async fn accept_loop(shard: Rc<Shard>, listener: Listener, kind: Kind, addr: SocketAddr) {
+/// Tunnels and SOCKS5 follow the reference: no keepalive on their accepted sockets, except that a
+/// tunnel whose peer vanished must not stay for ever (its pings notice).
+fn options_of(shard: &Shard, kind: &Kind) -> ConnectionOptions {
+    match kind {
+        Kind::Inbound(_) => shard.tunnel_options(),
+        Kind::Socks(_) => ConnectionOptions::default(),
+        Kind::Outbound(..) | Kind::Plaintext(..) | Kind::Forward(..) => shard.connection_options(),
+    }
+}
+
+async fn accept_loop(shard: Rc<Shard>, listener: Listener, position: usize, addr: SocketAddr) {
     let mut reserve = Reserve::new();
     let mut backoff = ACCEPT_BACKOFF_MIN;
     loop {
@@ -104,7 +123,7 @@ async fn accept_loop(shard: Rc<Shard>, listener: Listener, kind: Kind, addr: Soc
         }
         #[cfg(any(test, feature = "faults"))]
         super::faults::trip(addr.port());
-        match accept_batch(&shard, &listener, &kind) {
+        match accept_batch(&shard, &listener, position) {
             Ok(Batch::Emptied) => backoff = ACCEPT_BACKOFF_MIN,
             Ok(Batch::More) => {
                 backoff = ACCEPT_BACKOFF_MIN;
@@ -133,10 +152,17 @@ enum Batch {
 }
 
 /// Takes what waits, bounded; an error means that descriptors or memory ran out.
-fn accept_batch(shard: &Rc<Shard>, listener: &Listener, kind: &Kind) -> io::Result<Batch> {
+fn accept_batch(shard: &Rc<Shard>, listener: &Listener, position: usize) -> io::Result<Batch> {
+    let weight = match shard.kind(position) {
+        Some(Kind::Inbound(_)) => Weight::Tunnel,
+        _ => Weight::Connection,
+    };
     for _ in 0..ACCEPTS_PER_TURN_MAX {
         match listener.try_accept() {
-            Ok((fd, peer)) => admit(shard, kind, fd, peer),
+            Ok((fd, peer)) => match shard.balance.hand_over(position, weight, fd, peer) {
+                Ok(()) => shard.telemetry.counters().handed_over.add(1),
+                Err(fd) => admit(shard, position, fd, peer),
+            },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Batch::Emptied),
             Err(error) if sys::fds::is_exhausted(&error) => return Err(error),
             // The connection ended before we took it (accept(2): treat network errors as retry).
@@ -182,7 +208,23 @@ fn exhausted(
     *reserve = Reserve::new();
 }
 
-fn admit(shard: &Rc<Shard>, kind: &Kind, fd: OwnedFd, peer: SocketAddr) {
+/// Takes a connection that another shard accepted.
+pub(crate) fn adopt(shard: &Rc<Shard>, handed: Handed) {
+    let Handed {
+        listener,
+        fd,
+        peer,
+        coming,
+    } = handed;
+    admit(shard, listener, fd, peer);
+    drop(coming);
+}
+
+fn admit(shard: &Rc<Shard>, listener: usize, fd: OwnedFd, peer: SocketAddr) {
+    // All shards have the same listeners.
+    let Some(kind) = shard.kind(listener) else {
+        return;
+    };
     let client = ClientAddr::new(peer);
     let counters = shard.telemetry.counters();
     let Some(slot) = shard.slot() else {
@@ -190,14 +232,6 @@ fn admit(shard: &Rc<Shard>, kind: &Kind, fd: OwnedFd, peer: SocketAddr) {
         return;
     };
     counters.accepted(kind.counted()).add(1);
-    // Tunnels and SOCKS5 follow the reference: no keepalive on their accepted sockets, except that
-    // a tunnel whose peer vanished must not stay for ever (its pings notice).
-    let options = match kind {
-        Kind::Inbound(_) => shard.tunnel_options(),
-        Kind::Socks(_) => ConnectionOptions::default(),
-        Kind::Outbound(..) | Kind::Plaintext(..) | Kind::Forward(..) => shard.connection_options(),
-    };
-    set_connection_options(sys::fds::borrow(&fd), &options);
     let socket = match Socket::from_fd(fd) {
         Ok(socket) => Rc::new(socket),
         Err(_) => {

@@ -6,98 +6,35 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::admission::{Admission, Slot, Slots};
+use super::balance::Balance;
 use super::listener::{self, Kind};
 use super::local::LocalKey;
 use super::pool::Pool;
 use super::recheck;
 use super::relay;
-use super::rt::{self, DriverReport, First, Inbox, Mailbox, Pulse, Signal};
+use super::rt::{self, DriverReport, First, Pulse, Signal};
 use super::table::Table;
 use super::tunnel_settings;
-use crate::config::{Config, ForwardTarget};
+use crate::config::Config;
 use crate::hbone;
 use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::snapshot::Snapshot;
-use crate::snapshot::exchange::{Reader, Subscription};
+use crate::snapshot::exchange::Reader;
 use crate::telemetry::ShardTelemetry;
 use crate::telemetry::counters::{DriverInfo, Limit};
 use crate::telemetry::flow::Direction;
 use crate::tls::credentials::{CredentialStore, Credentials, IdentityError};
 
-/// What the control thread tells a shard.
-#[derive(Debug)]
-pub enum Message {
-    /// A snapshot or credentials were published.
-    Changed,
-    /// Stop accepting; let connections end.
-    Drain,
-    /// End every connection now.
-    Force,
-    /// Answer by storing this number in the heartbeat.
-    Ping(u64),
-}
+pub use plan::{ListenerRole, Message, Plan, PlannedListener, ShardMailbox};
 
-/// A bound listening socket and what it is for.
-#[derive(Debug)]
-pub struct PlannedListener {
-    /// The socket, non-blocking.
-    pub fd: OwnedFd,
-    /// Its bound address.
-    pub addr: SocketAddr,
-    /// What it is for.
-    pub role: ListenerRole,
-    /// Whether IP_TRANSPARENT is set on it: applications may be dialled from the client's address.
-    pub transparent: bool,
-}
-
-/// What a listener is for.
-#[derive(Clone, Debug)]
-pub enum ListenerRole {
-    /// Captured outbound connections.
-    Outbound,
-    /// Captured inbound plain text.
-    InboundPlaintext,
-    /// HBONE.
-    Inbound,
-    /// SOCKS5.
-    Socks5,
-    /// A forward: where to, and as which workload.
-    Forward(ForwardTarget, Option<crate::config::ServiceAccountRef>),
-}
-
-/// Everything a shard is built from; moved to its thread.
-#[derive(Debug)]
-pub struct Plan {
-    /// Number of the shard.
-    pub index: usize,
-    /// Configuration of the node.
-    pub config: Arc<Config>,
-    /// Mesh state.
-    pub state: Subscription<Snapshot>,
-    /// Certificates.
-    pub credentials: Subscription<CredentialStore>,
-    /// Where it counts and reports.
-    pub telemetry: ShardTelemetry,
-    /// Its listeners.
-    pub listeners: Vec<PlannedListener>,
-    /// Its messages.
-    pub inbox: Inbox<Message>,
-    /// Stores the newest ping's number.
-    pub heartbeat: Arc<AtomicU64>,
-    /// Descriptor limit of the process.
-    pub descriptors: u64,
-}
-
-/// Sends messages to a shard.
-pub type ShardMailbox = Mailbox<Message>;
+mod plan;
 
 /// The running shard, shared by its tasks.
 #[derive(Debug)]
@@ -117,6 +54,9 @@ pub(crate) struct Shard {
     broken: Signal<&'static str>,
     pub(crate) hbone: hbone::Settings,
     slots: Rc<Slots>,
+    pub(super) balance: Balance,
+    /// What its listeners are for, by position.
+    kinds: Vec<Kind>,
     state: Reader<Snapshot>,
     credentials: Reader<CredentialStore>,
     tasks: Cell<usize>,
@@ -146,6 +86,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         credentials,
         telemetry,
         listeners,
+        shards,
         inbox,
         heartbeat,
         ..
@@ -157,6 +98,8 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
     let telemetry = Rc::new(telemetry);
     let parts = config.shards.count as u64;
     let limits = &config.limits;
+    let balance = Balance::new(index, shards);
+    let kinds = listeners.iter().map(|planned| Kind::new(&config, planned));
     let shard = Rc::new(Shard {
         pool: Pool::default(),
         table: Rc::default(),
@@ -169,7 +112,12 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         force: Signal::default(),
         broken: Signal::default(),
         hbone: tunnel_settings::new(&config, &telemetry),
-        slots: Slots::new((limits.connections_max(plan.descriptors) / parts).max(1)),
+        slots: Slots::new(
+            (limits.connections_max(plan.descriptors) / parts).max(1),
+            Arc::clone(balance.own()),
+        ),
+        balance,
+        kinds: kinds.collect(),
         state: state.reader(),
         credentials: credentials.reader(),
         tasks: Cell::new(0),
@@ -180,13 +128,12 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         telemetry,
     });
     tracing::debug!(target: "corelane::shard", index, driver = %report.kind, "shard started");
-    for planned in listeners {
-        let kind = Kind::new(&shard.config, &planned);
-        listener::start(&shard, planned, kind)?;
+    for (position, planned) in listeners.into_iter().enumerate() {
+        listener::start(&shard, position, planned)?;
     }
     shard.spawn_vital(recheck::run(Rc::clone(&shard)), "the policy recheck");
     let receiver = Rc::clone(&shard);
-    let messages = inbox.run(move |message| receiver.handle(&message, &heartbeat));
+    let messages = inbox.run(move |message| receiver.handle(message, &heartbeat));
     let end = rt::race(shard.broken.wait(), shard.drained());
     match rt::race(messages, end).await {
         First::Left(ended) => ended,
@@ -291,7 +238,7 @@ impl Shard {
         self.drain.wait().await;
         loop {
             let idle = self.idle.next();
-            if self.tasks.get() == 0 {
+            if self.tasks.get() == 0 && !self.balance.own().is_coming() {
                 return;
             }
             idle.await;
@@ -303,24 +250,42 @@ impl Shard {
         self.drain.wait().await;
         loop {
             let ended = self.idle.next();
-            if self.tasks.get() <= 1 {
+            if self.tasks.get() <= 1 && !self.balance.own().is_coming() {
                 return;
             }
             ended.await;
         }
     }
 
-    fn handle(&self, message: &Message, heartbeat: &AtomicU64) -> bool {
+    fn handle(self: &Rc<Self>, message: Message, heartbeat: &AtomicU64) -> bool {
         match message {
             Message::Changed => self.changed.beat(),
-            Message::Drain => self.drain.fire(()),
+            Message::Drain => self.begin_drain(),
             Message::Force => {
-                self.drain.fire(());
+                self.begin_drain();
                 self.force.fire(());
             }
-            Message::Ping(number) => heartbeat.store(*number, Ordering::Relaxed),
+            Message::Ping(number) => {
+                heartbeat.store(number, Ordering::Relaxed);
+                self.telemetry.counters().heartbeat.add(1);
+            }
+            Message::Adopt(handed) => {
+                listener::adopt(self, handed);
+                self.idle.beat();
+            }
         }
         true
+    }
+
+    fn begin_drain(&self) {
+        self.balance.own().drain();
+        self.drain.fire(());
+        self.idle.beat();
+    }
+
+    /// What the listener at this position is for.
+    pub(crate) fn kind(&self, listener: usize) -> Option<&Kind> {
+        self.kinds.get(listener)
     }
 
     /// Says once that the client's address cannot be used as source.

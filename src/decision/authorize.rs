@@ -11,7 +11,7 @@ use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::model::policy::{Policy, PolicyAction, PolicyScope};
 use crate::model::workload::Workload;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{PolicyGroup, Snapshot};
 
 /// What is known about a connection when it is authorized.
 #[derive(Clone, Debug)]
@@ -109,11 +109,38 @@ pub fn authorize(facts: &ConnectionFacts, snapshot: &Snapshot) -> Decision {
     let principal = PrincipalText::new(facts.identity.as_deref());
     let subject = Subject::new(facts, &principal);
     let workload = &facts.destination;
-    decide(
-        || applying(workload, snapshot),
-        || first_unknown(workload, snapshot),
-        &subject,
-    )
+    let mut allows = Allows::default();
+    let mut policies = Vec::new();
+    for group in snapshot.policy_groups(&workload.namespace) {
+        allows.add(group.has_allow(false), group.has_allow(true));
+        policies.extend(group.candidates(&subject.traits()));
+    }
+    for policy in listed(workload, snapshot) {
+        let is_allow = policy.action == PolicyAction::Allow;
+        allows.add(is_allow && !policy.dry_run, is_allow && policy.dry_run);
+        policies.push(policy);
+    }
+    let unknown = || first_unknown(workload, snapshot);
+    decide(&policies, allows, unknown, &subject)
+}
+
+/// As [`authorize`], but looks at every policy that applies: the same decision, slowly. Against it the
+/// index is tested and measured.
+#[must_use]
+pub fn authorize_by_walk(facts: &ConnectionFacts, snapshot: &Snapshot) -> Decision {
+    let principal = PrincipalText::new(facts.identity.as_deref());
+    let subject = Subject::new(facts, &principal);
+    let workload = &facts.destination;
+    let policies: Vec<_> = applying(workload, snapshot).collect();
+    let mut allows = Allows::default();
+    for policy in policies
+        .iter()
+        .filter(|policy| policy.action == PolicyAction::Allow)
+    {
+        allows.add(!policy.dry_run, policy.dry_run);
+    }
+    let unknown = || first_unknown(workload, snapshot);
+    decide(&policies, allows, unknown, &subject)
 }
 
 /// Policies that apply to `workload`, each once: those of its namespace, the global ones, and the
@@ -122,15 +149,22 @@ pub(super) fn applying<'a>(
     workload: &'a Workload,
     snapshot: &'a Snapshot,
 ) -> impl Iterator<Item = &'a Arc<Policy>> {
-    let listed = workload
+    let by_scope = snapshot.policy_groups(&workload.namespace);
+    by_scope
+        .flat_map(PolicyGroup::iter)
+        .chain(listed(workload, snapshot))
+}
+
+/// Policies that the workload lists and that do not apply to it anyway.
+fn listed<'a>(
+    workload: &'a Workload,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<Item = &'a Arc<Policy>> {
+    workload
         .authorization_policies
         .iter()
         .filter_map(|key| snapshot.policy(key))
-        .filter(|policy| !applies_by_scope(policy, workload));
-    snapshot
-        .namespace_policies(&workload.namespace)
-        .chain(snapshot.global_policies())
-        .chain(listed)
+        .filter(|policy| !applies_by_scope(policy, workload))
 }
 
 fn applies_by_scope(policy: &Policy, workload: &Workload) -> bool {
@@ -150,20 +184,17 @@ fn first_unknown(workload: &Workload, snapshot: &Snapshot) -> Option<Arc<str>> {
         .cloned()
 }
 
-/// Evaluates in the order deny, unknown, allow. `policies` is walked once, and a second time only
-/// when an allow policy was met on the way.
-fn decide<'a, P>(
-    policies: impl Fn() -> P,
+/// Evaluates in the order deny, unknown, allow. `policies` are those that may match, `allows` tells of
+/// all that apply.
+fn decide(
+    policies: &[&Arc<Policy>],
+    allows: Allows,
     unknown: impl FnOnce() -> Option<Arc<str>>,
     subject: &Subject<'_>,
-) -> Decision
-where
-    P: Iterator<Item = &'a Arc<Policy>>,
-{
+) -> Decision {
     let mut notes = Vec::new();
     let mut denied_by = None;
-    let mut allows = Allows::default();
-    for policy in policies() {
+    for policy in policies {
         match (policy.action, policy.dry_run) {
             (PolicyAction::Deny, true) => {
                 if matching::policy_matches(policy, subject) {
@@ -175,8 +206,7 @@ where
                     denied_by = Some(policy);
                 }
             }
-            (PolicyAction::Allow, true) => allows.dry_run = true,
-            (PolicyAction::Allow, false) => allows.enforced = true,
+            (PolicyAction::Allow, _) => {}
         }
     }
     let verdict = if let Some(policy) = denied_by {
@@ -187,7 +217,7 @@ where
     } else if let Some(policy) = unknown() {
         Err(Denied::PolicyUnknown { policy })
     } else {
-        evaluate_allows(policies(), allows, subject, &mut notes)
+        evaluate_allows(policies, allows, subject, &mut notes)
     };
     Decision { verdict, notes }
 }
@@ -199,8 +229,15 @@ struct Allows {
     dry_run: bool,
 }
 
-fn evaluate_allows<'a>(
-    policies: impl Iterator<Item = &'a Arc<Policy>>,
+impl Allows {
+    const fn add(&mut self, enforced: bool, dry_run: bool) {
+        self.enforced |= enforced;
+        self.dry_run |= dry_run;
+    }
+}
+
+fn evaluate_allows(
+    policies: &[&Arc<Policy>],
     allows: Allows,
     subject: &Subject<'_>,
     notes: &mut Vec<Note>,
@@ -208,7 +245,8 @@ fn evaluate_allows<'a>(
     let mut allowed_by = None;
     if allows.enforced || allows.dry_run {
         let before = notes.len();
-        for policy in policies.filter(|policy| policy.action == PolicyAction::Allow) {
+        let is_allow = |policy: &&&Arc<Policy>| policy.action == PolicyAction::Allow;
+        for policy in policies.iter().filter(is_allow) {
             if policy.dry_run {
                 if matching::policy_matches(policy, subject) {
                     notes.push(Note::of("dry-run: allow policy match", policy));

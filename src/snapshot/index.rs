@@ -3,10 +3,12 @@
 mod cidr;
 mod policies;
 mod services;
+mod sieve;
 mod workloads;
 
 use rustc_hash::FxBuildHasher;
 
+pub use policies::PolicyGroup;
 pub(super) use policies::PolicyIndex;
 pub(super) use services::ServiceIndex;
 pub(super) use workloads::WorkloadIndex;

@@ -204,10 +204,10 @@ pub struct ShardCounters {
     pub policy_rechecks: Counter,
     /// Open connections closed because a change withdrew their permit.
     pub policy_closed: Counter,
-    /// Turns of the shard's event loop.
-    pub loop_turns: Counter,
-    /// Beats of the shard's own timer, the watchdog's evidence of life.
+    /// Questions of the watchdog that the shard has answered.
     pub heartbeat: Counter,
+    /// Accepted connections that were handed to a less busy shard.
+    pub handed_over: Counter,
     /// Failed `accept` calls.
     pub accept_errors: Counter,
     sockets_opened: [Counter; 2],

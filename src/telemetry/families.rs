@@ -125,10 +125,12 @@ families! {
         "I/O driver of each shard, and why it is not the first choice";
     SHARD_CONNECTIONS = unstable Gauge "corelane_shard_connections_open" &["shard"],
         "Connections in the table of each shard";
-    SHARD_TURNS = unstable Counter "corelane_shard_loop_turns" &["shard"],
-        "Turns of each shard's event loop";
+    SHARD_HEARTBEATS = unstable Counter "corelane_shard_heartbeats" &["shard"],
+        "Questions of the watchdog that each shard has answered";
     ACCEPTED = unstable Counter "corelane_connections_accepted" &["listener"],
         "Connections accepted";
+    HANDED_OVER = unstable Counter "corelane_connections_handed_over" &[],
+        "Accepted connections that were handed to a less busy shard";
     ACCEPT_ERRORS = unstable Counter "corelane_accept_errors" &[],
         "Failed accept calls";
     RELAYS_OPEN = unstable Gauge "corelane_relays_open" &[],

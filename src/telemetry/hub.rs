@@ -154,7 +154,7 @@ pub struct ShardStatus {
     pub tunnels_outbound: i64,
     /// Tunnels it accepted.
     pub tunnels_inbound: i64,
-    /// Beats of its timer.
+    /// Questions of the watchdog that it has answered.
     pub heartbeat: u64,
     /// Panics it contained.
     pub panics: u64,

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use super::families::TRAFFIC_LABELS;
 use super::flow::{Direction, Flow, Party};
 use super::page::push_escaped;
 use crate::config::limits::METRIC_LABEL_BYTES_MAX;
@@ -88,38 +89,14 @@ impl LabelText {
     /// by reporter stay right.
     pub(super) fn overflow(direction: Direction) -> Self {
         let mut labels = Self::default();
-        labels.start(direction);
-        for name in [
-            "source_workload",
-            "source_canonical_service",
-            "source_canonical_revision",
-            "source_workload_namespace",
-            "source_principal",
-            "source_app",
-            "source_version",
-            "source_cluster",
-            "destination_service",
-            "destination_service_namespace",
-            "destination_service_name",
-            "destination_workload",
-            "destination_canonical_service",
-            "destination_canonical_revision",
-            "destination_workload_namespace",
-            "destination_principal",
-            "destination_app",
-            "destination_version",
-            "destination_cluster",
-        ] {
-            labels.push_name(name, Some(OVERFLOW));
-        }
-        labels.finish(OVERFLOW);
-        for name in [
-            "source_region",
-            "source_zone",
-            "destination_region",
-            "destination_zone",
-        ] {
-            labels.push_name(name, Some(OVERFLOW));
+        for name in TRAFFIC_LABELS {
+            match *name {
+                "reporter" => labels.start(direction),
+                "request_protocol" => labels.finish(OVERFLOW),
+                // Written by `finish`.
+                "response_flags" | "connection_security_policy" => {}
+                name => labels.push_name(name, Some(OVERFLOW)),
+            }
         }
         labels
     }

@@ -11,14 +11,17 @@ use std::future::poll_fn;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{IpAddr, ServerName};
-use rustls::{ClientConnection, Connection, ServerConnection};
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConnection, CommonState, Connection, ServerConnection};
 
 use super::certificate::Certificate;
 use super::credentials::Credentials;
 use super::error::{HandshakeError, TlsError};
+use super::record::handshake::{Handshake, Library};
 use super::session::Session;
-use super::stream::TlsStream;
+use super::stream::{Established, TlsStream};
 use super::verify::VerifyError;
 use super::{Peer, provider};
 use crate::model::identity::Identity;
@@ -41,8 +44,12 @@ pub async fn connect<T: Transport>(
 ) -> Result<(TlsStream<T>, Peer), HandshakeError> {
     // The library asks for a name, which is neither sent nor checked.
     let name = ServerName::IpAddress(IpAddr::from(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
-    let client = ClientConnection::new(credentials.client(expected), name)
-        .map_err(|error| HandshakeError::from(TlsError::from(error)))?;
+    let config = credentials.client(expected);
+    if config.enable_secret_extraction {
+        let client = UnbufferedClientConnection::new(config, name).map_err(refused)?;
+        return run_in_place(stream, Library::Client(Box::new(client))).await;
+    }
+    let client = ClientConnection::new(config, name).map_err(refused)?;
     run(Session::new(stream, Connection::Client(client))).await
 }
 
@@ -56,11 +63,20 @@ pub async fn accept<T: Transport>(
     stream: T,
     credentials: &Credentials,
 ) -> Result<(TlsStream<T>, Peer), HandshakeError> {
-    let server = ServerConnection::new(credentials.server())
-        .map_err(|error| HandshakeError::from(TlsError::from(error)))?;
+    let config = credentials.server();
+    if config.enable_secret_extraction {
+        let server = UnbufferedServerConnection::new(config).map_err(refused)?;
+        return run_in_place(stream, Library::Server(Box::new(server))).await;
+    }
+    let server = ServerConnection::new(config).map_err(refused)?;
     run(Session::new(stream, Connection::Server(server))).await
 }
 
+fn refused(error: rustls::Error) -> HandshakeError {
+    TlsError::from(error).into()
+}
+
+/// The TLS library moves the records afterwards, too.
 async fn run<T: Transport>(
     mut session: Session<T>,
 ) -> Result<(TlsStream<T>, Peer), HandshakeError> {
@@ -71,11 +87,29 @@ async fn run<T: Transport>(
         return Err(error);
     }
     let peer = peer(session.tls())?;
+    let session = Established::Library(session);
+    Ok((TlsStream::new(session, peer.clone()), peer))
+}
+
+/// Our record layer moves the records afterwards.
+async fn run_in_place<T: Transport>(
+    stream: T,
+    library: Library,
+) -> Result<(TlsStream<T>, Peer), HandshakeError> {
+    let mut handshake = Handshake::new(stream, library);
+    if let Err(error) = poll_fn(|cx| handshake.poll(cx)).await {
+        if !error.is_io() {
+            poll_fn(|cx| handshake.poll_refuse(cx)).await;
+        }
+        return Err(error);
+    }
+    let peer = peer(handshake.common())?;
+    let session = Established::InPlace(handshake.into_session()?);
     Ok((TlsStream::new(session, peer.clone()), peer))
 }
 
 /// What the finished handshake proved. The verifier has accepted the leaf already.
-fn peer(tls: &Connection) -> Result<Peer, TlsError> {
+fn peer(tls: &CommonState) -> Result<Peer, TlsError> {
     let leaf = tls
         .peer_certificates()
         .and_then(|chain| chain.first())

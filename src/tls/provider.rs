@@ -12,8 +12,8 @@ use rustls::{
     SupportedCipherSuite, SupportedProtocolVersion, version,
 };
 
-use super::TlsOptions;
 use super::verify::{ClientVerifier, ServerVerifier, TrustRoots};
+use super::{Records, TlsOptions};
 
 const ALPN_H2: &[u8] = b"h2";
 
@@ -56,6 +56,12 @@ fn allows_tls12(options: TlsOptions) -> bool {
     options.tls12 && !options.pqc_only
 }
 
+/// Whether our record layer takes sessions over. It speaks TLS 1.3 only, and which version a session
+/// gets is known too late to choose.
+fn moves_records_in_place(options: TlsOptions) -> bool {
+    options.records == Records::InPlace && !allows_tls12(options)
+}
+
 fn versions(options: TlsOptions) -> Vec<&'static SupportedProtocolVersion> {
     let mut versions = vec![&version::TLS13];
     if allows_tls12(options) {
@@ -80,6 +86,7 @@ pub(super) fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
+    config.enable_secret_extraction = moves_records_in_place(options);
     Ok(config)
 }
 
@@ -100,6 +107,7 @@ pub(super) fn client_config(
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
+    config.enable_secret_extraction = moves_records_in_place(options);
     Ok(config)
 }
 

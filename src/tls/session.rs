@@ -324,6 +324,11 @@ impl<T: Transport> Session<T> {
         closed
     }
 
+    #[cfg(test)]
+    pub(super) fn update_key(&mut self) {
+        assert_eq!(self.tls.refresh_traffic_keys(), Ok(()));
+    }
+
     pub(super) fn tls(&self) -> &Connection {
         &self.tls
     }
@@ -333,7 +338,8 @@ impl<T: Transport> Session<T> {
     }
 }
 
-fn cut_short() -> io::Error {
+/// The transport ended and TLS had not.
+pub(super) fn cut_short() -> io::Error {
     io::Error::new(
         io::ErrorKind::UnexpectedEof,
         "peer closed the connection without ending TLS (no close_notify)",

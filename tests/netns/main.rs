@@ -37,6 +37,8 @@ macro_rules! with_both_drivers {
 #[cfg(test)]
 mod authorize;
 #[cfg(test)]
+mod balance;
+#[cfg(test)]
 mod capture;
 #[cfg(test)]
 mod certificates;

@@ -11,17 +11,22 @@ use super::super::problem::{Origin, ProblemKind, excerpt};
 use super::super::schema::Key;
 use super::super::value::{Bool, Choice, Integer, Kind, LogDirectives, Or, Span};
 use super::super::{
-    Http2, Keepalive, LogConfig, LogFormat, OriginalSource, Pool, SocketOptions, Timeouts,
-    TlsConfig,
+    Http2, Keepalive, LogConfig, LogFormat, NodeMode, OriginalSource, Pool, SocketOptions,
+    Timeouts, TlsConfig, TlsRecords,
 };
 use super::Text;
 use super::resolver::Resolver;
 
 pub(super) fn tls(r: &mut Resolver) -> TlsConfig {
     const POLICIES: Choice<bool> = Choice(&[("pqc", true), ("off", false)]);
+    const RECORDS: Choice<TlsRecords> = Choice(&[
+        ("in-place", TlsRecords::InPlace),
+        ("rustls", TlsRecords::Rustls),
+    ]);
     TlsConfig {
         tls12: r.only_true(Key::Tls12),
         pqc_only: r.get(Key::CompliancePolicy, false, &POLICIES),
+        records: r.get(Key::TlsRecords, TlsRecords::default(), &RECORDS),
     }
 }
 
@@ -108,7 +113,16 @@ impl Kind for OriginalSourceText {
     }
 }
 
-pub(super) fn socket(r: &mut Resolver) -> SocketOptions {
+/// In mode `node` the applications' answers to a foreign address would leave through the default
+/// route instead of coming back to us, unless the host routes them by policy: so somebody must ask.
+pub(super) const fn original_source(mode: Option<&NodeMode>) -> OriginalSource {
+    match mode {
+        Some(NodeMode::Node) => OriginalSource::Never,
+        Some(NodeMode::Dedicated { .. }) | None => OriginalSource::Auto,
+    }
+}
+
+pub(super) fn socket(r: &mut Resolver, original_source: OriginalSource) -> SocketOptions {
     let default = Keepalive::default();
     let seconds = Span(Duration::from_secs(1)..=Duration::from_secs(KEEPALIVE_SECONDS_MAX));
     let enabled = r.get(Key::KeepaliveEnabled, true, &Bool);
@@ -125,11 +139,7 @@ pub(super) fn socket(r: &mut Resolver) -> SocketOptions {
         keepalive: enabled.then_some(keepalive),
         user_timeout_enabled: r.get(Key::UserTimeout, false, &Bool),
         packet_mark: r.get(Key::PacketMark, None, &Or("none", Integer(0..=u32::MAX))),
-        original_source: r.get(
-            Key::OriginalSource,
-            OriginalSource::Auto,
-            &OriginalSourceText,
-        ),
+        original_source: r.get(Key::OriginalSource, original_source, &OriginalSourceText),
         reuse_port: r.get(Key::ReusePort, false, &Bool),
     }
 }

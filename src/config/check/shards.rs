@@ -49,7 +49,13 @@ pub(super) fn shards(r: &mut Resolver) -> Shards {
             r.warn(origin, Key::ShardCount, ProblemKind::Surprise(message));
         }
     }
-    Shards { count, cpus, pin }
+    let balance = r.get(Key::ShardBalance, true, &Bool);
+    Shards {
+        count,
+        cpus,
+        pin,
+        balance,
+    }
 }
 
 /// Pinning helps unless shards would share a CPU, or several processes would pick the same ones.

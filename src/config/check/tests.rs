@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::raw::{MESH_FILE, Sources};
-use crate::config::{Forward, ForwardTarget, LogFormat, OriginalSource, ServiceAccountRef};
+use crate::config::{
+    Forward, ForwardTarget, LogFormat, OriginalSource, ServiceAccountRef, TlsRecords,
+};
 
 /// The environment of the working node that the documentation shows.
 const DEDICATED: &[(&str, &str)] = &[
@@ -132,6 +134,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.limits, crate::config::limits::Limits::default());
     assert!(config.localhost_app_tunnel && config.response_baggage);
     assert!(!config.tls.tls12 && !config.tls.pqc_only && !config.authz_info_logging);
+    assert_eq!(config.tls.records, TlsRecords::InPlace);
     assert_eq!(
         config.shards.count, 8,
         "one shard for each CPU when nothing is said"
@@ -417,7 +420,7 @@ forwards:
 - {listen: '127.0.0.1:5433', to: '10.0.0.9:5432', as: default/other}
 localState: state.yaml
 identityDir: /etc/ids
-tls: {tls12: true, compliancePolicy: pqc}
+tls: {tls12: true, compliancePolicy: pqc, records: rustls}
 http2: {streamWindow: 1048576, frameSize: 65536}
 pool: {unusedReleaseTimeout: 1m30s}
 socket: {packetMark: 7, originalSource: required, reusePort: true, keepalive: {time: 1500ms}}
@@ -425,6 +428,18 @@ timeouts: {dial: 3, policyWait: 250ms}
 limits: {connections: 1000, headers: 64}
 log: {filter: 'info,access=off', format: json}
 ";
+
+#[test]
+fn a_node_of_many_workloads_dials_from_its_own_address_unless_asked() {
+    let source = |file: &str| with_file(file).unwrap().config.socket.original_source;
+    let node = "mode: node\nlocalState: s\nidentityDir: i\n";
+    assert_eq!(source(node), OriginalSource::Never);
+    let asked = format!("{node}socket: {{originalSource: auto}}\n");
+    assert_eq!(source(&asked), OriginalSource::Auto);
+    let dedicated =
+        "mode: dedicated\nworkload: default/client/client\nlocalState: s\nidentityDir: i\n";
+    assert_eq!(source(dedicated), OriginalSource::Auto);
+}
 
 #[test]
 fn an_own_file_describes_a_whole_node() {
@@ -471,6 +486,7 @@ fn an_own_file_describes_a_whole_node() {
     assert_eq!(config.local_state, Some(state), "relative to the file");
     assert_eq!(config.identity_dir, Some("/etc/ids".into()));
     assert!(config.tls.tls12 && config.tls.pqc_only);
+    assert_eq!(config.tls.records, TlsRecords::Rustls);
     assert_eq!(
         (config.http2.stream_window, config.http2.frame_size),
         (1_048_576, 65_536)

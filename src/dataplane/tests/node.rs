@@ -47,6 +47,7 @@ pub(super) fn config() -> Config {
         enable_proxy: true,
         ipv6_enabled: true,
         shards: Shards {
+            balance: true,
             count: 1,
             cpus: vec![0],
             pin: false,
@@ -150,6 +151,7 @@ impl Node {
             credentials: credentials.subscribe(),
             telemetry,
             listeners,
+            shards: Vec::new(),
             inbox,
             heartbeat: Arc::new(AtomicU64::new(0)),
             descriptors: 20_000,

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::ConnectionFacts;
 use crate::model::identity::Identity;
 use crate::model::policy::{Policy, PolicyMatch, PolicyRule, ServiceAccountMatch, StringMatch};
+use crate::snapshot::Traits;
 
 /// Bytes of a principal kept on the stack. Kubernetes bounds a namespace to 63 bytes and a service
 /// account to 253, and trust domains are short, so longer ones are rare; they go to the heap.
@@ -90,6 +91,20 @@ impl<'a> Subject<'a> {
             source_ip: facts.source_ip.to_canonical(),
             destination_ip: facts.destination_ip.to_canonical(),
             destination_port: facts.destination_port,
+        }
+    }
+
+    /// What the index of policies looks up.
+    pub(in crate::decision) fn traits(&self) -> Traits<'a> {
+        Traits {
+            principal: self.principal,
+            namespace: self.namespace,
+            service_account: self
+                .identity
+                .map(|identity| identity.service_account.as_bytes()),
+            source_ip: self.source_ip,
+            destination_ip: self.destination_ip,
+            destination_port: self.destination_port,
         }
     }
 

@@ -5,6 +5,8 @@ use super::*;
 use crate::decision::fixture::{Mesh, exact, policy, workload};
 use crate::model::policy::{PolicyMatch, PolicyRule, ServiceAccountMatch, StringMatch};
 
+mod index;
+
 const ALLOWED: Result<(), Denied> = Ok(());
 
 fn facts(identity: Option<&str>, source: &str, destination: &str) -> ConnectionFacts {

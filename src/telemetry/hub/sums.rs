@@ -63,9 +63,9 @@ pub(super) fn render_shards(shards: &BTreeMap<usize, Arc<ShardCounters>>, page: 
             samples.sample(&[&index.to_string()], counters.connections_open.get());
         }
     });
-    page.family(&f::SHARD_TURNS, |samples| {
+    page.family(&f::SHARD_HEARTBEATS, |samples| {
         for (index, counters) in shards {
-            samples.sample(&[&index.to_string()], counters.loop_turns.get());
+            samples.sample(&[&index.to_string()], counters.heartbeat.get());
         }
     });
 }
@@ -184,6 +184,7 @@ fn render_policy(shards: &[Arc<ShardCounters>], page: &mut Page) {
             &f::RELAYED_BYTES,
             (|s| s.relayed_bytes.get()) as fn(&ShardCounters) -> u64,
         ),
+        (&f::HANDED_OVER, |s| s.handed_over.get()),
         (&f::ACCEPT_ERRORS, |s| s.accept_errors.get()),
         (&f::PANICS, |s| s.panics.get()),
         (&f::POLICY_RECHECKS, |s| s.policy_rechecks.get()),

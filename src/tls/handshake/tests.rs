@@ -496,13 +496,14 @@ fn options_choose_group_and_version() {
     let pqc = TlsOptions {
         pqc_only: true,
         tls12: true,
+        ..TlsOptions::default()
     };
     let (at_client, _) = meet(&load("client", pqc), &["server"], &load("server", pqc));
     assert_eq!(at_client.peer().group, "X25519MLKEM768");
     assert_eq!(at_client.peer().version, "TLSv1.3");
     let tls12 = TlsOptions {
-        pqc_only: false,
         tls12: true,
+        ..TlsOptions::default()
     };
     let (at_client, _) = meet(&load("client", tls12), &["server"], &load("server", tls12));
     assert_eq!(at_client.peer().version, "TLSv1.3");
@@ -650,7 +651,7 @@ fn tls_1_2_needs_the_option() {
 
     let options = TlsOptions {
         tls12: true,
-        pqc_only: false,
+        ..TlsOptions::default()
     };
     let now = SystemTime::now();
     let server = authority

@@ -128,6 +128,11 @@ const FILES: &[(&str, &str, &str)] = &[
     ),
     ("tls: {tls12: True}", "4:14", "did you mean `true`?"),
     (
+        "tls: {records: inplace}",
+        "4:16",
+        "did you mean `in-place`?",
+    ),
+    (
         "socket: {userTimeoutEnabled: on}",
         "4:30",
         "is not `true` or `false`",

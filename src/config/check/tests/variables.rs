@@ -92,6 +92,8 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("CORELANE_IDENTITY_DIR", "ids", Used),
     ("CORELANE_DRIVER", "epoll", Used),
     ("CORELANE_RING_ENTRIES", "64", Used),
+    ("CORELANE_TLS_RECORDS", "rustls", Used),
+    ("CORELANE_BALANCE", "false", Used),
     ("CORELANE_PIN", "false", Used),
     ("CORELANE_CONFIG", "absent.yaml", Refused),
 ];

@@ -1,0 +1,85 @@
+//! What a shard is built from and what it is told.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::super::balance::{Handed, Neighbour};
+use super::super::rt::{Inbox, Mailbox};
+use crate::config::{Config, ForwardTarget};
+use crate::snapshot::Snapshot;
+use crate::snapshot::exchange::Subscription;
+use crate::telemetry::ShardTelemetry;
+use crate::tls::credentials::CredentialStore;
+
+/// What the control thread tells a shard.
+#[derive(Debug)]
+pub enum Message {
+    /// A snapshot or credentials were published.
+    Changed,
+    /// Stop accepting; let connections end.
+    Drain,
+    /// End every connection now.
+    Force,
+    /// Answer by storing this number in the heartbeat.
+    Ping(u64),
+    /// Serve a connection that another shard accepted.
+    Adopt(Handed),
+}
+
+/// A bound listening socket and what it is for.
+#[derive(Debug)]
+pub struct PlannedListener {
+    /// The socket, non-blocking.
+    pub fd: OwnedFd,
+    /// Its bound address.
+    pub addr: SocketAddr,
+    /// What it is for.
+    pub role: ListenerRole,
+    /// Whether IP_TRANSPARENT is set on it: applications may be dialled from the client's address.
+    pub transparent: bool,
+}
+
+/// What a listener is for.
+#[derive(Clone, Debug)]
+pub enum ListenerRole {
+    /// Captured outbound connections.
+    Outbound,
+    /// Captured inbound plain text.
+    InboundPlaintext,
+    /// HBONE.
+    Inbound,
+    /// SOCKS5.
+    Socks5,
+    /// A forward: where to, and as which workload.
+    Forward(ForwardTarget, Option<crate::config::ServiceAccountRef>),
+}
+
+/// Everything a shard is built from; moved to its thread.
+#[derive(Debug)]
+pub struct Plan {
+    /// Number of the shard.
+    pub index: usize,
+    /// Configuration of the node.
+    pub config: Arc<Config>,
+    /// Mesh state.
+    pub state: Subscription<Snapshot>,
+    /// Certificates.
+    pub credentials: Subscription<CredentialStore>,
+    /// Where it counts and reports.
+    pub telemetry: ShardTelemetry,
+    /// Its listeners.
+    pub listeners: Vec<PlannedListener>,
+    /// All shards of the node in order, if they hand connections to each other; else none.
+    pub shards: Vec<Neighbour>,
+    /// Its messages.
+    pub inbox: Inbox<Message>,
+    /// Stores the newest ping's number.
+    pub heartbeat: Arc<AtomicU64>,
+    /// Descriptor limit of the process.
+    pub descriptors: u64,
+}
+
+/// Sends messages to a shard.
+pub type ShardMailbox = Mailbox<Message>;
