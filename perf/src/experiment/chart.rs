@@ -120,7 +120,7 @@ fn panel(area: &Area<'_>, outcome: &Outcome, work: &str, measure: Measure) -> Re
         .y_label_formatter(&|value| axis(*value))
         .label_style(("sans-serif", 11).into_font().color(&INK))
         .axis_style(INK)
-        .max_light_lines(0)
+        .y_max_light_lines(0)
         .bold_line_style(RGBColor(225, 225, 225))
         .draw()
         .map_err(failed)?;

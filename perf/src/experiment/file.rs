@@ -30,6 +30,9 @@ pub struct Experiment {
     /// Whether one bulk stream runs beside the work.
     #[serde(default)]
     pub beside_bulk: bool,
+    /// Rate of the link between the hosts, in tc's words, with a buffer of 5 ms; none: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// Rounds of everything.
     pub rounds: usize,
     /// Seconds of a measurement.
@@ -111,6 +114,15 @@ impl Experiment {
         }
         if !(2..=12).contains(&self.values.len()) {
             return Err("values: not from 2 to 12 of them".to_owned());
+        }
+        let is_rate = |rate: &String| {
+            let number = rate
+                .strip_suffix("mbit")
+                .and_then(|number| number.parse::<u32>().ok());
+            number.is_some_and(|number| (1..=100_000).contains(&number))
+        };
+        if self.link.as_ref().is_some_and(|rate| !is_rate(rate)) {
+            return Err("link: not a rate such as `200mbit`".to_owned());
         }
         let labels: BTreeSet<&str> = self
             .values
@@ -197,6 +209,7 @@ values:
         let experiment = parse(GOOD).unwrap();
         assert_eq!(experiment.works().unwrap(), [Work::BulkUp, Work::BulkEight]);
         assert_eq!((experiment.shards, experiment.beside_bulk), (1, false));
+        assert_eq!(experiment.link, None);
         assert_eq!(experiment.values[0].set["tuning.pipeBytes"], "1048576");
         let second = &experiment.values[1];
         assert_eq!(second.set["tuning.pipeBytes"], "off");
@@ -222,6 +235,8 @@ values:
                 "way: passthrough\nbesideBulk: true",
                 "one client at a time",
             ),
+            ("way: passthrough", "way: passthrough\nlink: fast", "link:"),
+            ("way: passthrough", "way: passthrough\nlink: 0mbit", "link:"),
             ("shards: 2", "shard: 2", "shard"),
         ] {
             assert!(GOOD.contains(old));

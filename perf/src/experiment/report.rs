@@ -48,8 +48,10 @@ pub(super) fn markdown(outcome: &Outcome) -> String {
     } else {
         ""
     };
+    let link = experiment.link.as_ref();
+    let link = link.map_or_else(String::new, |rate| format!(", over a link of {rate}"));
     let mut text = format!(
-        "# {}, {}\n\n{}\n\nDecides: {}. Baseline: {}.\n\n{} rounds of {} s for each value, in turns; {way}{beside}; \
+        "# {}, {}\n\n{}\n\nDecides: {}. Baseline: {}.\n\n{} rounds of {} s for each value, in turns; {way}{beside}{link}; \
          {} of each node unless said. {}. The run took {:.0} s. Medians, in brackets the least and the \
          greatest round; \"x\" is the ratio to the baseline, taken round by round. A value is *better* or \
          *worse* when every round agrees and the median differs by 3 % or more.\n\n\

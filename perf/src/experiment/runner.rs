@@ -152,6 +152,8 @@ fn sample(
     stop: &Stop,
 ) -> Result<Sample> {
     let _restored = Restored::set(Path::new("/proc/sys"), &value.host_sysctl)?;
+    let rate = experiment.link.as_ref();
+    let _slow = rate.map(|rate| running.lab.slow_link(rate)).transpose()?;
     let _bulk = experiment
         .beside_bulk
         .then(|| bulk(experiment, running, stop))
