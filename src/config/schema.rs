@@ -110,7 +110,7 @@ settings! {
     TuneBuffer "tuning.relayBufferBytes" [] "buffer a shard lends to a relay";
     TuneReceiveBuffer "tuning.receiveBufferBytes" [] "SO_RCVBUF; `auto`: the kernel adapts it";
     TuneSendBuffer "tuning.sendBufferBytes" [] "SO_SNDBUF; `auto`: the kernel adapts it";
-    TuneNotsent "tuning.notsentLowatBytes" [] "TCP_NOTSENT_LOWAT; `auto`: the host's";
+    TuneNotsent "tuning.notsentLowatBytes" [] "TCP_NOTSENT_LOWAT of tunnels; `auto`: the host's";
     TuneBusyPoll "tuning.busyPollMicros" [] "SO_BUSY_POLL; `auto`: the host's";
     TuneBacklog "tuning.listenBacklog" [] "connections that may wait for a listener of a shard";
     TuneSteering "tuning.steering" [] "shard of a new connection: by `hash`, or by the `cpu` that received it";

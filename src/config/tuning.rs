@@ -2,7 +2,7 @@
 
 use super::limits::{
     LISTEN_BACKLOG, RELAY_BUFFER_BYTES, RELAY_PIPE_BYTES, RELAY_PROMOTE_READS,
-    TUNED_BUFFER_BYTES_MIN,
+    TUNED_BUFFER_BYTES_MIN, TUNNEL_NOTSENT_LOWAT_BYTES,
 };
 
 /// How rings, relays and sockets are set up.
@@ -20,7 +20,7 @@ pub struct Tuning {
     pub receive_buffer_bytes: Option<usize>,
     /// SO_SNDBUF of connections and tunnels; `None`: the kernel adapts it.
     pub send_buffer_bytes: Option<usize>,
-    /// TCP_NOTSENT_LOWAT of connections and tunnels; `None`: `net.ipv4.tcp_notsent_lowat`.
+    /// TCP_NOTSENT_LOWAT of tunnels; `None`: `net.ipv4.tcp_notsent_lowat`.
     pub notsent_lowat_bytes: Option<u32>,
     /// SO_BUSY_POLL of connections and tunnels; `None`: `net.core.busy_read`.
     pub busy_poll_micros: Option<u32>,
@@ -39,7 +39,7 @@ impl Default for Tuning {
             relay_buffer_bytes: RELAY_BUFFER_BYTES,
             receive_buffer_bytes: None,
             send_buffer_bytes: None,
-            notsent_lowat_bytes: None,
+            notsent_lowat_bytes: Some(TUNNEL_NOTSENT_LOWAT_BYTES),
             busy_poll_micros: None,
             listen_backlog: LISTEN_BACKLOG,
             steering: Steering::Hash,

@@ -29,6 +29,7 @@ impl Shard {
         ConnectionOptions {
             keepalive: Some(keepalive),
             user_timeout: Some(TUNNEL_USER_TIMEOUT),
+            notsent_lowat: self.config.tuning.notsent_lowat_bytes,
             ..self.tuned_options()
         }
     }
@@ -39,7 +40,6 @@ impl Shard {
         ConnectionOptions {
             receive_buffer: tuning.receive_buffer_bytes,
             send_buffer: tuning.send_buffer_bytes,
-            notsent_lowat: tuning.notsent_lowat_bytes,
             busy_poll: tuning.busy_poll_micros,
             ..ConnectionOptions::default()
         }

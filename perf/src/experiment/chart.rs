@@ -1,5 +1,7 @@
 //! The chart of an experiment: a panel for each work and measure, a column for each value.
 
+use plotters::coord::ranged1d::SegmentedCoord;
+use plotters::coord::types::{RangedCoordf64, RangedCoordi32};
 use plotters::prelude::*;
 
 use super::Outcome;
@@ -130,28 +132,33 @@ fn panel(area: &Area<'_>, outcome: &Outcome, work: &str, measure: Measure) -> Re
         } else {
             OTHER
         };
-        let values = values(series);
-        let Some(spread) = Spread::of(values.iter().copied()) else {
-            continue;
-        };
-        let at = |value: f64| (SegmentValue::CenterOf(index), value);
-        chart
-            .draw_series([PathElement::new(
-                [at(spread.min), at(spread.max)],
-                colour.stroke_width(2),
-            )])
-            .map_err(failed)?;
-        chart
-            .draw_series(
-                values
-                    .iter()
-                    .map(|value| Circle::new(at(*value), 3, colour.stroke_width(1))),
-            )
-            .map_err(failed)?;
-        chart
-            .draw_series([Circle::new(at(spread.median), 5, colour.filled())])
-            .map_err(failed)?;
+        column(&mut chart, index, &values(series), colour).map_err(failed)?;
     }
+    Ok(())
+}
+
+type Panel<'a, 'b> =
+    ChartContext<'a, SVGBackend<'b>, Cartesian2d<SegmentedCoord<RangedCoordi32>, RangedCoordf64>>;
+
+/// Every round as a ring, their span as a line, the median as a dot.
+fn column(
+    chart: &mut Panel<'_, '_>,
+    index: i32,
+    values: &[f64],
+    colour: RGBColor,
+) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
+    let Some(spread) = Spread::of(values.iter().copied()) else {
+        return Ok(());
+    };
+    let at = |value: f64| (SegmentValue::CenterOf(index), value);
+    let span = [at(spread.min), at(spread.max)];
+    chart.draw_series([PathElement::new(span, colour.stroke_width(2))])?;
+    chart.draw_series(
+        values
+            .iter()
+            .map(|value| Circle::new(at(*value), 3, colour.stroke_width(1))),
+    )?;
+    chart.draw_series([Circle::new(at(spread.median), 5, colour.filled())])?;
     Ok(())
 }
 

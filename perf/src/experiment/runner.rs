@@ -82,7 +82,7 @@ pub(super) fn measure(
 /// Every other round goes backwards, so that no value always follows the same one.
 fn order(round: usize, count: usize) -> Vec<usize> {
     let forwards = 0..count;
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         forwards.collect()
     } else {
         forwards.rev().collect()

@@ -44,7 +44,7 @@ pub(super) fn tuning(r: &mut Resolver, pinned: bool) -> Tuning {
         send_buffer_bytes: r.get(Key::TuneSendBuffer, None, &buffer()),
         notsent_lowat_bytes: r.get(
             Key::TuneNotsent,
-            None,
+            default.notsent_lowat_bytes,
             &Or("auto", Integer(4_096..=268_435_456)),
         ),
         busy_poll_micros: r.get(Key::TuneBusyPoll, None, &Or("auto", Integer(0..=10_000))),

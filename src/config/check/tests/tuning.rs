@@ -40,6 +40,8 @@ fn every_expert_setting_is_taken() {
         tuned("sendBufferBytes: auto").unwrap().send_buffer_bytes,
         None
     );
+    let auto = tuned("notsentLowatBytes: auto").unwrap();
+    assert_eq!(auto.notsent_lowat_bytes, None);
 }
 
 #[test]
