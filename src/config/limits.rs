@@ -40,8 +40,8 @@ pub const RELAY_TURN_BYTES_MAX: usize = 16 * RELAY_BUFFER_BYTES;
 pub const RELAY_PIPE_BYTES: usize = MIB;
 /// A smaller pipe than this moves less at a time than a copy does, so it is not used.
 pub const RELAY_PIPE_BYTES_MIN: usize = 256 * KIB;
-/// Full buffers in a row that promote a direction to splice: it pays from 32 KiB at a time on. From 1 to
-/// 16 nothing differs, 64 cost more with several streams (tuning/results, promotion).
+/// Full buffers in a row that promote a direction to splice: it pays from 32 KiB at a time on. How soon
+/// makes no difference to bulk (tuning/results, promotion).
 pub const RELAY_PROMOTE_READS: u32 = 4;
 /// Waits for the source in a row, each with little moved before, that demote a direction again.
 pub const RELAY_DEMOTE_WAITS: u32 = 8;
@@ -75,15 +75,15 @@ pub const HTTP2_WINDOW_BYTES_MAX: u32 = 0x7fff_ffff;
 /// Window every HTTP/2 connection starts with (RFC 9113 §6.9.2); a smaller one cannot be announced
 /// for the connection.
 pub const HTTP2_WINDOW_BYTES_INITIAL: u32 = 65_535;
-/// Default stream window, the reference's. Much smaller ones cost CPU (tuning/results, windows).
+/// Default stream window, the reference's. 64 KiB cost half as much CPU again (tuning/results, windows).
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Default connection window, the reference's.
 pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// A connection window below this multiple of the stream window lets one unread stream starve the
 /// other streams of its tunnel.
 pub const HTTP2_CONNECTION_WINDOW_STREAMS_MIN: u32 = 4;
-/// Frame size offered by default; with the protocol's 16 KiB bulk transfers cost 40 % more to a peer
-/// that fills larger ones (tuning/results, frame-size).
+/// Frame size offered by default; with the protocol's 16 KiB bulk transfers cost a third more
+/// (tuning/results, frame-size).
 pub const HTTP2_FRAME_BYTES: u32 = 1024 * 1024;
 /// Default for streams a peer may have open in one tunnel.
 pub const STREAMS_PER_TUNNEL: u32 = 200;
