@@ -360,7 +360,7 @@ mod rules {
     #[test]
     fn files_are_short_and_say_what_they_are_for() {
         let mut wrong = Vec::new();
-        let all = ["src", "tests", "benches"].map(sources);
+        let all = ["src", "tests", "benches", "perf"].map(sources);
         for source in all.iter().flatten() {
             let name = source.path.rsplit('/').next().unwrap();
             if BANNED_FILES.contains(&name) {
@@ -385,7 +385,7 @@ mod rules {
     #[test]
     fn sources_hold_no_banned_word() {
         let mut wrong = Vec::new();
-        let all = ["src", "tests", "benches"].map(sources);
+        let all = ["src", "tests", "benches", "perf"].map(sources);
         let others = all
             .iter()
             .flatten()

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::{NodeProcess, Programs, Starter};
 use crate::apps::PORTS;
@@ -17,14 +19,26 @@ const MODULE_DIRS: [&str; 3] = [
 ];
 
 /// The module, where distributions put it.
-pub(super) fn module() -> Option<std::path::PathBuf> {
-    let paths = MODULE_DIRS.map(|dir| std::path::Path::new(dir).join(MODULE));
+pub(super) fn module() -> Option<PathBuf> {
+    let paths = MODULE_DIRS.map(|dir| Path::new(dir).join(MODULE));
     paths.into_iter().find(|path| path.is_file())
 }
 
 pub(super) fn missing(programs: &Programs) -> Option<String> {
-    let there = programs.nginx.is_some() && programs.nginx_stream.is_some();
+    let built_in = |nginx: &PathBuf| {
+        let output = Command::new(nginx).arg("-V").output();
+        output.is_ok_and(|output| has_stream(&String::from_utf8_lossy(&output.stderr)))
+    };
+    let nginx = programs.nginx.as_ref();
+    let there = nginx.is_some_and(|nginx| programs.nginx_stream.is_some() || built_in(nginx));
     (!there).then(|| "apt-get install nginx-light libnginx-mod-stream".into())
+}
+
+/// Whether the module is part of the program: `--with-stream`, not `--with-stream=dynamic`.
+fn has_stream(build_options: &str) -> bool {
+    build_options
+        .split_whitespace()
+        .any(|option| option == "--with-stream")
 }
 
 pub(super) fn start(starter: &Starter<'_>) -> Result<Vec<NodeProcess>> {
@@ -82,4 +96,19 @@ stream {{
 ",
         starter.shape.shards
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_must_be_loaded_is_not_built_in() {
+        assert!(has_stream(
+            "configure arguments: --with-stream --with-threads"
+        ));
+        assert!(!has_stream(
+            "configure arguments: --with-stream=dynamic --with-stream_ssl_module"
+        ));
+    }
 }
