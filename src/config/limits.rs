@@ -31,7 +31,7 @@ const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX >= TLS_RECORD_BYTES_MAX);
 
 /// Buffer a shard lends to one direction of a relay while bytes are available. 64 KiB costs 0.44
 /// CPU seconds per GiB, 256 KiB 0.33, 8 KiB 1.1; 64 KiB still fits the cache beside its neighbours.
-/// In front of a tunnel 32 KiB cost more and larger ones little less (tuning/results, relay-buffer).
+/// In front of a tunnel sizes from 32 to 512 KiB hardly differ (tuning/results, relay-buffer).
 pub const RELAY_BUFFER_BYTES: usize = 64 * KIB;
 /// Bytes one direction may move before its task lets the others of the shard run.
 pub const RELAY_TURN_BYTES_MAX: usize = 16 * RELAY_BUFFER_BYTES;
@@ -182,7 +182,7 @@ pub const TUNNEL_KEEPALIVE: Duration = Duration::from_secs(15);
 /// Keepalive probes of tunnels.
 pub const TUNNEL_KEEPALIVE_RETRIES: u32 = 3;
 /// Default TCP_NOTSENT_LOWAT of tunnels: what waits unsent in the kernel cannot be overtaken by another
-/// stream. On a full 200 Mbit/s link requests beside a bulk stream took 54 ms without it, 19 ms with it;
+/// stream. On a full 200 Mbit/s link requests beside a bulk stream took 44 ms without it, 19 ms with it;
 /// bulk costs the same (tuning/results, notsent-lowat and notsent-bulk).
 pub const TUNNEL_NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
 /// Accept back-off after descriptors run out: first pause. A naive loop burns a core.
