@@ -2,6 +2,7 @@
 
 mod broken;
 mod docs;
+mod tuning;
 mod variables;
 
 use std::collections::BTreeMap;

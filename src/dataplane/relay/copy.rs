@@ -14,7 +14,8 @@ use bytes::Bytes;
 use pin_project_lite::pin_project;
 
 use super::splice::{self, Spliced};
-use crate::config::limits::{RELAY_BUFFER_BYTES, RELAY_PROMOTE_READS, RELAY_TURN_BYTES_MAX};
+use super::tuned;
+use crate::config::limits::RELAY_TURN_BYTES_MAX;
 use crate::dataplane::rt::{self, First, Socket};
 use crate::decision::authorize::Permit;
 use crate::hbone::ResetCode;
@@ -95,7 +96,7 @@ impl From<io::Error> for Cause {
 
 thread_local! {
     /// Lent for the moment between a receive and the send that follows, never across an await.
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; RELAY_BUFFER_BYTES].into());
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; tuned::buffer_bytes()].into());
 }
 
 /// Receives in a row without a wait in between. With epoll, readiness may be known already, so a
@@ -204,7 +205,7 @@ async fn copy_until_bulk(
                 count(bytes as u64);
                 turn.step(bytes).await;
                 full = if more { full + 1 } else { 0 };
-                if full >= RELAY_PROMOTE_READS {
+                if full >= tuned::promote_reads() {
                     return Ok(Copied::Bulk);
                 }
                 if !more {
@@ -298,8 +299,8 @@ pub(super) async fn tcp_to_tunnel(
         }
         // Room is asked for only once bytes are there: reserved and unused, it would be taken from
         // the other streams of the tunnel.
-        let room = match poll_fn(|cx| to.poll_capacity(cx, RELAY_BUFFER_BYTES)).await {
-            Ok(room) => room.min(RELAY_BUFFER_BYTES),
+        let room = match poll_fn(|cx| to.poll_capacity(cx, tuned::buffer_bytes())).await {
+            Ok(room) => room.min(tuned::buffer_bytes()),
             Err(error) => return stopped(error),
         };
         let Some(data) = receive(from, room)? else {
