@@ -324,7 +324,7 @@ pub(super) async fn tcp_to_tunnel(
 
 /// Below this, bytes are copied out of the block they were received into, which is then used again at
 /// once.
-const SHARE_BYTES_MIN: usize = RELAY_BUFFER_BYTES / 2;
+const SHARE_BYTES_MIN: usize = 32 * 1024;
 
 /// Receives at most `room` bytes; large ones are sealed from where they were received.
 fn receive(from: &Socket, room: usize) -> Result<Option<Bytes>, Failure> {
