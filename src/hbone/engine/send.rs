@@ -12,6 +12,9 @@ use crate::hbone::guard::Role;
 /// Most bytes of one stream in a round, and most in one frame, so that streams take turns.
 pub(super) const TURN_BYTES_MAX: usize = 256 * 1024;
 
+/// An idle tunnel keeps no larger buffer for control frames.
+const CONTROL_KEPT_BYTES: usize = 1024;
+
 /// The window grew beyond what the protocol allows.
 #[derive(Debug)]
 pub(super) struct TooLarge;
@@ -137,7 +140,7 @@ impl Connection {
         self.turn_due = false;
         if !self.control.is_empty() {
             self.batch.buffer().extend_from_slice(&self.control);
-            if self.control.capacity() > frame::FRAME_BYTES_MIN as usize {
+            if self.control.capacity() > CONTROL_KEPT_BYTES {
                 self.control = Vec::new();
             } else {
                 self.control.clear();

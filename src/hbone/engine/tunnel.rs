@@ -52,7 +52,8 @@ impl Tunnel {
     pub(super) fn ask<R>(&self, ask: impl FnOnce(&mut Connection) -> R) -> R {
         let connection = &mut *self.connection.borrow_mut();
         let answer = ask(connection);
-        if connection.turn_due {
+        // Once is enough: a driver that cannot send yet need not be woken for each further byte.
+        if std::mem::take(&mut connection.turn_due) {
             self.wake_driver();
         }
         answer
