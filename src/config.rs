@@ -249,6 +249,18 @@ pub struct Http2 {
     pub connection_window: u32,
     /// Largest frame we take.
     pub frame_size: u32,
+    /// Who speaks it in tunnels.
+    pub engine: HboneEngine,
+}
+
+/// Who speaks HTTP/2 in tunnels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HboneEngine {
+    /// Our own frame engine for CONNECT.
+    #[default]
+    Own,
+    /// The `h2` crate.
+    H2,
 }
 
 /// Tunnels we open.

@@ -2,7 +2,7 @@
 //! other. Dropping a lab ends every process in it and removes the hosts.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use corelane_harness::hosts::{Host, Network};
 use corelane_harness::process::Process;
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use crate::apps::{self, IPERF_PORT, PORTS};
 use crate::error::{Error, Result};
@@ -20,6 +21,9 @@ use crate::tool;
 /// are told from other tests' namespaces.
 const HOSTS: [&str; 2] = ["perfclient", "perfserver"];
 
+/// Begins the name of a run's folder; the process id follows.
+const SCRATCH: &str = "corelane-perf-";
+
 /// Where captured connections arrive.
 pub const CAPTURE_PORT: u16 = 15_001;
 /// Added to a port for peers that cannot ask where a connection meant to go.
@@ -27,6 +31,8 @@ pub const STATIC_OFFSET: u16 = 10_000;
 
 /// How long the servers may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long one attempt to reach them may take.
+const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 
 /// Settings of both hosts: many short connections need ports and must not fill the tables. A kernel
 /// without one of them does without.
@@ -94,7 +100,23 @@ impl Lab {
             command.args(["--server", "--forceflush", "--port", &port]);
             lab.serve("iperf3-server", command, "listening", stop)?;
         }
+        lab.wait_for_link(stop)?;
         Ok(lab)
+    }
+
+    /// The kernel brings a new link up within about a second, and drops what is sent before: whoever
+    /// was first would pay for it.
+    fn wait_for_link(&self, stop: &Stop) -> Result<()> {
+        let to = self.at(apps::ECHO_PORT);
+        let connected = stop.wait(START_LIMIT, || {
+            let attempt = || TcpStream::connect_timeout(&to, CONNECT_LIMIT).is_ok();
+            Ok(self.client.enter(attempt).then_some(()))
+        })?;
+        connected.ok_or_else(|| Error::TimedOut {
+            what: "the link between the hosts".into(),
+            limit: START_LIMIT,
+            output: String::new(),
+        })
     }
 
     fn serve(&mut self, name: &str, command: Command, ready: &str, stop: &Stop) -> Result<()> {
@@ -219,7 +241,36 @@ pub fn sweep() -> Vec<String> {
         kill_inside(name);
         let _ = Command::new("ip").args(["netns", "del", name]).status();
     }
+    for (path, pid) in scratch_folders() {
+        if dead(pid) {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
     left
+}
+
+/// Makes a folder for a run's files; its name says whose it is.
+///
+/// # Errors
+/// If the file system refuses.
+pub fn scratch() -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix(&format!("{SCRATCH}{}-", std::process::id()))
+        .tempdir()
+        .map_err(Error::io("scratch folder"))
+}
+
+/// Scratch folders of runs, of any process, with the id of the process that made them.
+fn scratch_folders() -> Vec<(PathBuf, u32)> {
+    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths
+        .filter_map(|path| {
+            let rest = path.file_name()?.to_str()?.strip_prefix(SCRATCH)?;
+            let pid = rest.split('-').next()?.parse().ok()?;
+            Some((path, pid))
+        })
+        .collect()
 }
 
 /// Namespaces of labs, of any process, with the id of the process that made them.

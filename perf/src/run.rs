@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::cipher;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::peers::{Peer, Programs, Running, Shape};
@@ -13,6 +12,7 @@ use crate::results::{FORMAT, Plan, Results, Sample, Series};
 use crate::stop::Stop;
 use crate::targets;
 use crate::work::{Amount, Condition, Held, Work};
+use crate::{cipher, lab};
 
 /// What to measure.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub struct Order {
 /// in the results.
 pub fn run(order: &Order, machine: Machine, stop: &Stop) -> Result<Results> {
     let started = Instant::now();
-    let dir = scratch()?;
+    let dir = lab::scratch()?;
     let mut skipped = Vec::new();
     let mut present = Vec::new();
     for peer in &order.peers {
@@ -91,14 +91,6 @@ pub fn run(order: &Order, machine: Machine, stop: &Stop) -> Result<Results> {
     results.plan.took = started.elapsed().as_secs_f64();
     results.targets = targets::judge(&results);
     Ok(results)
-}
-
-/// A folder that says whose it is, so that remains of a killed run can be told.
-fn scratch() -> Result<tempfile::TempDir> {
-    tempfile::Builder::new()
-        .prefix(&format!("corelane-perf-{}-", std::process::id()))
-        .tempdir()
-        .map_err(Error::io("scratch folder"))
 }
 
 struct Labs<'a> {

@@ -95,6 +95,10 @@ pub const POOL_TUNNELS_MAX: usize = 4_096;
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 /// Default bytes a stream may have queued for sending: 200 streams that never read hold 12.5 MiB.
 pub const STREAM_SEND_BUFFER_BYTES: usize = 64 * KIB;
+/// Received bytes that may wait for slow readers in the whole node, shared out evenly to its shards.
+/// Beyond that the windows of streams shrink to 64 KiB. Thirty-two streams that are not read hold as
+/// much with the default window.
+pub const PARKED_BYTES_MAX: usize = 128 * MIB;
 /// Default size of a decoded header list. CONNECT with baggage needs less than 2 KiB.
 pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// Default number of header fields in a request or response.

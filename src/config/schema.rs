@@ -68,6 +68,7 @@ settings! {
     Http2StreamWindow "http2.streamWindow" ["HTTP2_STREAM_WINDOW_SIZE"] "bytes a peer may send ahead in a stream";
     Http2ConnectionWindow "http2.connectionWindow" ["HTTP2_CONNECTION_WINDOW_SIZE"] "bytes a peer may send ahead in a tunnel";
     Http2FrameSize "http2.frameSize" ["HTTP2_FRAME_SIZE"] "largest frame we take";
+    HboneEngine "hbone.engine" ["CORELANE_HBONE_ENGINE"] "who speaks HTTP/2 in tunnels: `own` (our frame engine) or `h2` (the crate)";
     PoolStreams "pool.maxStreamsPerConnection" ["POOL_MAX_STREAMS_PER_CONNECTION"] "streams in a tunnel before we open another";
     PoolIdle "pool.unusedReleaseTimeout" ["POOL_UNUSED_RELEASE_TIMEOUT"] "how long an unused tunnel stays open";
     KeepaliveEnabled "socket.keepalive.enabled" ["KEEPALIVE_ENABLED"] "TCP keepalive";
@@ -168,6 +169,7 @@ impl Key {
                 | Self::LogFormat
                 | Self::Driver
                 | Self::TlsRecords
+                | Self::HboneEngine
         )
     }
 }

@@ -40,7 +40,8 @@ defaults
     timeout connect 10s
     timeout client 1h
     timeout server 1h
-    option splice-auto
+    option splice-request
+    option splice-response
 {log}frontend captured
     bind :{CAPTURE_PORT}
     default_backend meant

@@ -19,6 +19,7 @@ use crate::config::limits::RELAY_TURN_BYTES_MAX;
 use crate::dataplane::rt::{self, First, Socket};
 use crate::decision::authorize::Permit;
 use crate::hbone::ResetCode;
+use crate::hbone::blocks::Block;
 use crate::hbone::stream::{RecvHalf, SendHalf, StreamError};
 
 /// Where a direction failed.
@@ -302,13 +303,7 @@ pub(super) async fn tcp_to_tunnel(
             Ok(room) => room.min(tuned::buffer_bytes()),
             Err(error) => return stopped(error),
         };
-        let received =
-            BUFFER.with_borrow_mut(|buffer| match from.try_recv(&mut buffer[..room]) {
-                Ok(received) => Ok(Some(Bytes::copy_from_slice(&buffer[..received]))),
-                Err(error) if is_transient(&error) => Ok(None),
-                Err(error) => Err(source(error)),
-            })?;
-        let Some(data) = received else {
+        let Some(data) = receive(from, room)? else {
             to.release();
             wait = true;
             continue;
@@ -324,6 +319,33 @@ pub(super) async fn tcp_to_tunnel(
             to.release();
         }
         turn.step(bytes).await;
+    }
+}
+
+/// Below this, bytes are copied out of the block they were received into, which is then used again at
+/// once.
+const SHARE_BYTES_MIN: usize = RELAY_BUFFER_BYTES / 2;
+
+/// Receives at most `room` bytes; large ones are sealed from where they were received.
+fn receive(from: &Socket, room: usize) -> Result<Option<Bytes>, Failure> {
+    let mut block = Block::take();
+    let buffer = block.room();
+    let room = room.min(buffer.len());
+    match from.try_recv(&mut buffer[..room]) {
+        Ok(received) if received >= SHARE_BYTES_MIN => Ok(Some(block.fill(received))),
+        Ok(received) => {
+            let data = Bytes::copy_from_slice(&buffer[..received]);
+            block.give_back();
+            Ok(Some(data))
+        }
+        Err(error) => {
+            block.give_back();
+            if is_transient(&error) {
+                Ok(None)
+            } else {
+                Err(source(error))
+            }
+        }
     }
 }
 
