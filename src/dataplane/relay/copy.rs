@@ -322,17 +322,15 @@ pub(super) async fn tcp_to_tunnel(
     }
 }
 
-/// Below this, bytes are copied out of the block they were received into, which is then used again at
-/// once.
-const SHARE_BYTES_MIN: usize = RELAY_BUFFER_BYTES / 2;
-
-/// Receives at most `room` bytes; large ones are sealed from where they were received.
+/// Receives at most `room` bytes; large ones are sealed from where they were received. Less than half
+/// a block is copied out of it, so that the block can be used again at once.
 fn receive(from: &Socket, room: usize) -> Result<Option<Bytes>, Failure> {
     let mut block = Block::take();
     let buffer = block.room();
+    let share_min = tuned::buffer_bytes().min(buffer.len()) / 2;
     let room = room.min(buffer.len());
     match from.try_recv(&mut buffer[..room]) {
-        Ok(received) if received >= SHARE_BYTES_MIN => Ok(Some(block.fill(received))),
+        Ok(received) if received >= share_min => Ok(Some(block.fill(received))),
         Ok(received) => {
             let data = Bytes::copy_from_slice(&buffer[..received]);
             block.give_back();
