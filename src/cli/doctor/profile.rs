@@ -112,11 +112,6 @@ const KNOBS: &[Knob] = &[
         "caps the connections to one destination address and port",
     ),
     knob(
-        "net.ipv4.tcp_autocorking",
-        Rule::Same,
-        "holds a small message back while an earlier one is still in the queue of the card",
-    ),
-    knob(
         "net.ipv4.tcp_max_syn_backlog",
         Rule::AtLeast,
         "half-open connections beyond it are dropped or answered with SYN cookies",

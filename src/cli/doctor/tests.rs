@@ -59,7 +59,6 @@ const GOOD: &[(&str, &str)] = &[
     ("proc/sys/net/ipv4/tcp_slow_start_after_idle", "0\n"),
     ("proc/sys/net/ipv4/tcp_mtu_probing", "1\n"),
     ("proc/sys/net/ipv4/tcp_notsent_lowat", "131072\n"),
-    ("proc/sys/net/ipv4/tcp_autocorking", "0\n"),
     ("proc/sys/net/core/rmem_max", "16777216\n"),
     ("proc/sys/net/core/netdev_max_backlog", "8192\n"),
     (
