@@ -91,6 +91,8 @@ pub const STREAMS_PER_TUNNEL: u32 = 200;
 pub const POOL_STREAMS_PER_TUNNEL: u16 = 100;
 /// Tunnels one shard may have opened: four times the node pairs we plan for, all on one shard.
 pub const POOL_TUNNELS_MAX: usize = 4_096;
+/// Tunnels to one peer beyond which a congested one takes new streams after all: more would not help.
+pub const POOL_CONGESTED_TUNNELS_MAX: usize = 8;
 /// Default time an unused tunnel stays open.
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 /// Default bytes a stream may have queued for sending: 200 streams that never read hold 12.5 MiB.
