@@ -22,7 +22,7 @@ mod rules {
         ("telemetry", &["model"]),
         ("hbone", &["transport", "model", "sys", "telemetry"]),
         ("tls", &["transport", "model", "sys", "telemetry"]),
-        ("fuzzing", &["tls"]),
+        ("fuzzing", &["hbone", "tls"]),
         (
             "control",
             &["snapshot", "tls", "model", "sys", "config", "telemetry"],

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::machine::{self, Machine};
 use crate::results::Results;
 use crate::stop::Stop;
-use crate::{ab, apps, benches, lab, relay, report, run, targets, tool};
+use crate::{ab, apps, benches, experiment, lab, relay, report, run, targets, tool};
 
 /// Measures Corelane and its peers on the same work, in two network namespaces.
 #[derive(Debug, Parser)]
@@ -32,6 +32,9 @@ enum Command {
     /// Measures two builds of Corelane alternately (needs root)
     #[command(bin_name = "perf/ab")]
     Ab(AbArguments),
+    /// Compares values of one knob (needs root)
+    #[command(bin_name = "tuning/experiment")]
+    Experiment(experiment::Args),
     /// Programs of the lab itself
     #[command(subcommand, hide = true)]
     App(App),
@@ -167,6 +170,7 @@ pub fn main() -> ExitCode {
         Command::App(app) => run_app(&app),
         Command::Run(arguments) => measure(&arguments),
         Command::Ab(arguments) => compare(&arguments),
+        Command::Experiment(arguments) => try_values(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -235,6 +239,12 @@ fn compare(arguments: &AbArguments) -> Result<()> {
         "written: {}/report.html, report.txt, results.json",
         out.display()
     );
+    check_remains()
+}
+
+fn try_values(arguments: &experiment::Args) -> Result<()> {
+    let stop = prepare()?;
+    experiment::run(arguments, &stop)?;
     check_remains()
 }
 

@@ -10,6 +10,7 @@ pub mod benches;
 pub mod cipher;
 pub mod cli;
 pub mod error;
+pub mod experiment;
 pub mod iperf;
 pub mod lab;
 pub mod machine;

@@ -5,6 +5,7 @@
 
 mod copy;
 mod splice;
+pub(super) mod tuned;
 
 use std::future::Future;
 use std::io;
