@@ -127,7 +127,8 @@ impl Measure<'_> {
 
     /// 64 bytes back and forth.
     pub(super) fn ping_pong(&self) -> Result<Sample> {
-        let (own, to) = (own_program()?, self.running.lab.at(ECHO_PORT).to_string());
+        let (own, to) = (tool::own_program(), self.running.lab.at(ECHO_PORT));
+        let (own, to) = (own.to_string_lossy(), to.to_string());
         let seconds = self.seconds.to_string();
         let arguments = ["app", "ping-pong", "--to", &to, "--seconds", &seconds];
         let (output, before, after) = self.client(&own, &arguments)?;
