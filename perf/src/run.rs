@@ -2,12 +2,12 @@
 //! turn, so that whatever else the machine does meets all of them.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::machine::Machine;
-use crate::peers::{Peer, Programs, Running, Shape};
+use crate::peers::{Kind, Peer, Programs, Running, Shape};
 use crate::results::{FORMAT, Plan, Results, Sample, Series};
 use crate::stop::Stop;
 use crate::targets;
@@ -44,8 +44,9 @@ pub fn run(order: &Order, machine: Machine, stop: &Stop) -> Result<Results> {
     let started = Instant::now();
     let dir = lab::scratch()?;
     let mut skipped = Vec::new();
+    let peers = keep_programs(&order.peers, dir.path())?;
     let mut present = Vec::new();
-    for peer in &order.peers {
+    for peer in &peers {
         match peer.missing(&order.programs) {
             None => present.push(peer),
             Some(how) => {
@@ -91,6 +92,27 @@ pub fn run(order: &Order, machine: Machine, stop: &Stop) -> Result<Results> {
     results.plan.took = started.elapsed().as_secs_f64();
     results.targets = targets::judge(&results);
     Ok(results)
+}
+
+/// Copies of the measured programs, so that a build meanwhile changes nothing.
+fn keep_programs(peers: &[Peer], dir: &Path) -> Result<Vec<Peer>> {
+    let mut kept: HashMap<PathBuf, PathBuf> = HashMap::new();
+    let mut peers = peers.to_vec();
+    for peer in &mut peers {
+        let Kind::Corelane(corelane) = &mut peer.kind else {
+            continue;
+        };
+        if !kept.contains_key(&corelane.binary) && corelane.binary.is_file() {
+            let copy = dir.join(format!("corelane-{}", kept.len()));
+            let copied = std::fs::copy(&corelane.binary, &copy);
+            copied.map_err(Error::io(corelane.binary.display().to_string()))?;
+            kept.insert(corelane.binary.clone(), copy);
+        }
+        if let Some(copy) = kept.get(&corelane.binary) {
+            corelane.binary.clone_from(copy);
+        }
+    }
+    Ok(peers)
 }
 
 struct Labs<'a> {

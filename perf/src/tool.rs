@@ -32,6 +32,12 @@ pub fn find(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// This program, as children can start it even when a build has replaced its file since.
+#[must_use]
+pub fn own_program() -> PathBuf {
+    format!("/proc/{}/exe", std::process::id()).into()
+}
+
 /// First line that a program prints about its version.
 #[must_use]
 pub fn version(program: &Path, argument: &str) -> Option<String> {

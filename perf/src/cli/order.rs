@@ -288,7 +288,7 @@ fn programs(target_dir: &Path) -> Result<Programs> {
     let envoy = std::path::absolute(target_dir).map_err(Error::io("build folder"))?;
     let envoy = envoy.join("peers/envoy");
     Ok(Programs {
-        own: std::env::current_exe().map_err(Error::io("own program"))?,
+        own: tool::own_program(),
         envoy: envoy.exists().then_some(envoy),
         haproxy: tool::find("haproxy"),
         nginx: tool::find("nginx"),

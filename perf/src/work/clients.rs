@@ -51,8 +51,8 @@ pub(super) fn stall(running: &Running, count: usize, stop: &Stop) -> Result<Held
 
 fn open(running: &Running, what: &str, port: u16, count: usize, stop: &Stop) -> Result<Held> {
     let lab = &running.lab;
-    let own = own_program()?;
-    let mut command = tool::client_command(&lab.client, &own);
+    let own = tool::own_program();
+    let mut command = tool::client_command(&lab.client, &own.to_string_lossy());
     command.args(["app", what, "--to", &lab.at(port).to_string()]);
     command.args(["--count", &count.to_string()]);
     let mut process = tool::start(what, command, lab.dir());
@@ -61,11 +61,6 @@ fn open(running: &Running, what: &str, port: u16, count: usize, stop: &Stop) -> 
     Ok(Held {
         _process: Some(process),
     })
-}
-
-fn own_program() -> Result<String> {
-    let path = std::env::current_exe().map_err(Error::io("own program"))?;
-    Ok(path.to_string_lossy().into_owned())
 }
 
 impl Measure<'_> {
@@ -132,7 +127,8 @@ impl Measure<'_> {
 
     /// 64 bytes back and forth.
     pub(super) fn ping_pong(&self) -> Result<Sample> {
-        let (own, to) = (own_program()?, self.running.lab.at(ECHO_PORT).to_string());
+        let (own, to) = (tool::own_program(), self.running.lab.at(ECHO_PORT));
+        let (own, to) = (own.to_string_lossy(), to.to_string());
         let seconds = self.seconds.to_string();
         let arguments = ["app", "ping-pong", "--to", &to, "--seconds", &seconds];
         let (output, before, after) = self.client(&own, &arguments)?;
