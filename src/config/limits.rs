@@ -19,9 +19,9 @@ pub const TLS_RECORD_HEADER_BYTES: usize = 5;
 /// A whole TLS 1.3 record as it travels.
 pub const TLS_RECORD_BYTES_MAX: usize = TLS_RECORD_HEADER_BYTES + TLS_RECORD_CIPHERTEXT_BYTES_MAX;
 /// Receive buffer of a TLS session: several records come with one system call in bulk transfers.
-pub const TLS_RECV_BUFFER_BYTES: usize = 128 * KIB;
+pub const TLS_RECV_BUFFER_BYTES: usize = 256 * KIB;
 /// Sealed bytes gathered before a send; more than this only delays the first byte.
-pub const TLS_SEND_BUFFER_BYTES: usize = 128 * KIB;
+pub const TLS_SEND_BUFFER_BYTES: usize = 256 * KIB;
 /// Handshake bytes taken from a peer that has proven nothing yet: a long chain fits, a flood not.
 pub const TLS_HANDSHAKE_BYTES_MAX: usize = 64 * KIB;
 const _: () = assert!(TLS_RECV_BUFFER_BYTES >= 4 * TLS_RECORD_BYTES_MAX);
@@ -32,9 +32,9 @@ const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX >= TLS_RECORD_BYTES_MAX);
 /// Buffer a shard lends to one direction of a relay while bytes are available. 64 KiB costs 0.44
 /// CPU seconds per GiB, 256 KiB 0.33, 8 KiB 1.1; 64 KiB still fits the cache beside its neighbours.
 /// In front of a tunnel sizes from 32 to 512 KiB hardly differ (tuning/results, relay-buffer).
-pub const RELAY_BUFFER_BYTES: usize = 64 * KIB;
+pub const RELAY_BUFFER_BYTES: usize = 256 * KIB;
 /// Bytes one direction may move before its task lets the others of the shard run.
-pub const RELAY_TURN_BYTES_MAX: usize = 16 * RELAY_BUFFER_BYTES;
+pub const RELAY_TURN_BYTES_MAX: usize = MIB;
 /// Pipe of a spliced direction. 64 KiB costs 0.30 CPU seconds per GiB, 256 KiB 0.24, 1 MiB 0.20;
 /// more needs CAP_SYS_RESOURCE (pipe-max-size) and gains nothing (tuning/results, pipe-size).
 pub const RELAY_PIPE_BYTES: usize = MIB;

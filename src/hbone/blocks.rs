@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 /// Size of a block: what one receive of a TLS session brings at most, and still within a core's
 /// second-level cache beside its neighbours.
-pub const BLOCK_BYTES: usize = 128 * 1024;
+pub const BLOCK_BYTES: usize = 256 * 1024;
 /// Blocks a thread keeps. Under load a tunnel's reader and a few relays use them in turn; more than
 /// this are allocated and freed as needed.
 const BLOCKS_KEPT_MAX: usize = 8;

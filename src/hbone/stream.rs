@@ -102,6 +102,14 @@ impl RecvHalf {
         }
     }
 
+    /// More bytes that are here already, to be forwarded together with those just taken. Never the end.
+    pub fn take_more(&mut self) -> Option<Bytes> {
+        match &mut self.0 {
+            Recv::Own(recv) => recv.take_more(),
+            Recv::H2(_) => None,
+        }
+    }
+
     /// Gives the peer credit for bytes that were really forwarded.
     pub fn forwarded(&mut self, bytes: usize) {
         match &mut self.0 {

@@ -4,13 +4,14 @@
 //! back-pressure reaches the sender. Nothing here wakes itself; long turns yield.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use pin_project_lite::pin_project;
 
 use super::splice::{self, Spliced};
@@ -367,19 +368,19 @@ pub(super) async fn tunnel_to_tcp(
     count: impl Fn(u64),
 ) -> Result<(), Failure> {
     let mut turn = Turn::default();
+    let mut pieces = Pieces::default();
     loop {
-        let data = match turn.wait(poll_fn(|cx| from.poll_data(cx))).await {
-            Ok(Some(data)) => data,
+        match turn.wait(poll_fn(|cx| from.poll_data(cx))).await {
+            Ok(Some(data)) => pieces.gather(data, from),
             Ok(None) => return half_close(to),
             Err(error) => return Err(source(error)),
-        };
-        let mut rest = &data[..];
-        while !rest.is_empty() {
-            match to.try_send(rest) {
+        }
+        let bytes = pieces.bytes();
+        while pieces.bytes() > 0 {
+            match pieces.send(to) {
                 Ok(sent) => {
                     count(sent as u64);
                     from.forwarded(sent);
-                    rest = &rest[sent..];
                 }
                 Err(error) if is_transient(&error) => {
                     turn.wait(to.writable()).await.map_err(sink)?;
@@ -387,7 +388,68 @@ pub(super) async fn tunnel_to_tcp(
                 Err(error) => return Err(sink(error)),
             }
         }
-        turn.step(data.len()).await;
+        turn.step(bytes).await;
+    }
+}
+
+/// Pieces sent with one system call.
+const PIECES_MAX: usize = 16;
+
+/// What came out of a stream and goes into a socket: mostly one piece, in bulk several.
+#[derive(Default)]
+struct Pieces {
+    first: Bytes,
+    /// Empty, and without memory, unless there were several.
+    others: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Pieces {
+    const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes `data` and what else is here, up to a buffer full.
+    fn gather(&mut self, data: Bytes, from: &mut RecvHalf) {
+        self.bytes = data.len();
+        self.first = data;
+        self.others = VecDeque::new();
+        while self.bytes < tuned::buffer_bytes() && self.others.len() + 1 < PIECES_MAX {
+            let Some(more) = from.take_more() else { break };
+            self.bytes += more.len();
+            self.others.push_back(more);
+        }
+    }
+
+    /// Sends what the socket takes.
+    fn send(&mut self, to: &Socket) -> io::Result<usize> {
+        let sent = if self.others.is_empty() {
+            to.try_send(&self.first)?
+        } else {
+            let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+            slices[0] = IoSlice::new(&self.first);
+            for (slot, piece) in slices[1..].iter_mut().zip(&self.others) {
+                *slot = IoSlice::new(piece);
+            }
+            to.try_send_vectored(&slices[..=self.others.len()])?
+        };
+        self.advance(sent);
+        Ok(sent)
+    }
+
+    fn advance(&mut self, mut sent: usize) {
+        self.bytes -= sent;
+        while sent >= self.first.len() {
+            sent -= self.first.len();
+            match self.others.pop_front() {
+                Some(next) => self.first = next,
+                None => {
+                    *self = Self::default();
+                    return;
+                }
+            }
+        }
+        self.first.advance(sent);
     }
 }
 

@@ -235,6 +235,11 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Received bytes of a stream, if some are here.
+    pub(super) fn take_more(&mut self, id: u32) -> Option<Bytes> {
+        self.streams.get_mut(&id)?.recv.parked.take()
+    }
+
     /// Nobody reads any more. `seen`: the reader saw the end.
     pub(super) fn stop_reading(&mut self, id: u32, seen: bool) {
         let server = self.role == Role::Server;

@@ -11,6 +11,9 @@ use crate::hbone::guard::Role;
 
 /// Most bytes of one stream in a round, and most in one frame, so that streams take turns.
 pub(super) const TURN_BYTES_MAX: usize = 256 * 1024;
+/// While a tunnel holds less than this for all its streams, one stream may hold a whole turn; above it,
+/// `Settings::send_buffer`, so that a peer that does not read pins little for each stream.
+const HELD_BYTES_EASY: i64 = 2 * 1024 * 1024;
 
 /// An idle tunnel keeps no larger buffer for control frames.
 const CONTROL_KEPT_BYTES: usize = 1024;
@@ -32,7 +35,12 @@ impl Connection {
     /// Reserves up to `want` bytes for a stream, as far as its buffer and both windows allow, and
     /// answers how many are reserved now.
     pub(super) fn grant(&mut self, id: u32, want: usize) -> usize {
-        let buffer = self.settings.send_buffer;
+        // In bulk, few large sends cost much less than many small ones.
+        let buffer = if self.held < HELD_BYTES_EASY {
+            self.settings.send_buffer.max(TURN_BYTES_MAX)
+        } else {
+            self.settings.send_buffer
+        };
         let Some(stream) = self.streams.get_mut(&id) else {
             return 0;
         };

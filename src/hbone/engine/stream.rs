@@ -65,6 +65,11 @@ impl RecvHalf {
         polled
     }
 
+    pub(in crate::hbone) fn take_more(&self) -> Option<Bytes> {
+        let link = &self.link;
+        link.tunnel.ask(|connection| connection.take_more(link.id))
+    }
+
     pub(in crate::hbone) fn forwarded(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.link

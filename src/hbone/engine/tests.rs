@@ -183,14 +183,31 @@ fn no_frame_is_larger_than_the_peer_takes_and_no_stream_holds_the_line() {
     sent(&mut server);
     for stream in [1, 3] {
         let granted = server.grant(stream, 1 << 20);
-        assert_eq!(granted, 64 << 10, "the send buffer");
+        assert_eq!(granted, 256 << 10, "one turn");
         server.send(stream, Bytes::from(vec![1; granted])).unwrap();
         assert_eq!(server.grant(stream, 1), 0);
     }
     let frames = sent(&mut server);
-    assert_eq!(frames.len(), 8);
+    assert_eq!(frames.len(), 32);
     assert!(frames.iter().all(|frame| frame.3.len() == 16_384));
     assert_eq!((server.grant(1, 5), server.grant(3, 5)), (5, 5));
+}
+
+#[test]
+fn streams_hold_less_each_once_the_tunnel_holds_much() {
+    let mut server = server(12, 1 << 20);
+    let mut wire = Vec::new();
+    frame::write_settings(&mut wire, &[(4, 1 << 20)]);
+    frame::write_window_update(&mut wire, 0, 1 << 24);
+    receive(&mut server, &wire);
+    sent(&mut server);
+    let mut grants = Vec::new();
+    for stream in (1..24).step_by(2) {
+        let granted = server.grant(stream, 1 << 20);
+        server.send(stream, Bytes::from(vec![1; granted])).unwrap();
+        grants.push(granted >> 10);
+    }
+    assert_eq!(grants, [[256; 8].as_slice(), &[64; 4]].concat());
 }
 
 #[test]
