@@ -4,16 +4,16 @@
 //! back-pressure reaches the sender. Nothing here wakes itself; long turns yield.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use pin_project_lite::pin_project;
 
+use super::pieces::Pieces;
 use super::splice::{self, Spliced};
 use super::tuned;
 use crate::config::limits::RELAY_TURN_BYTES_MAX;
@@ -389,67 +389,6 @@ pub(super) async fn tunnel_to_tcp(
             }
         }
         turn.step(bytes).await;
-    }
-}
-
-/// Pieces sent with one system call.
-const PIECES_MAX: usize = 16;
-
-/// What came out of a stream and goes into a socket: mostly one piece, in bulk several.
-#[derive(Default)]
-struct Pieces {
-    first: Bytes,
-    /// Empty, and without memory, unless there were several.
-    others: VecDeque<Bytes>,
-    bytes: usize,
-}
-
-impl Pieces {
-    const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Takes `data` and what else is here, up to a buffer full.
-    fn gather(&mut self, data: Bytes, from: &mut RecvHalf) {
-        self.bytes = data.len();
-        self.first = data;
-        self.others = VecDeque::new();
-        while self.bytes < tuned::buffer_bytes() && self.others.len() + 1 < PIECES_MAX {
-            let Some(more) = from.take_more() else { break };
-            self.bytes += more.len();
-            self.others.push_back(more);
-        }
-    }
-
-    /// Sends what the socket takes.
-    fn send(&mut self, to: &Socket) -> io::Result<usize> {
-        let sent = if self.others.is_empty() {
-            to.try_send(&self.first)?
-        } else {
-            let mut slices = [IoSlice::new(&[]); PIECES_MAX];
-            slices[0] = IoSlice::new(&self.first);
-            for (slot, piece) in slices[1..].iter_mut().zip(&self.others) {
-                *slot = IoSlice::new(piece);
-            }
-            to.try_send_vectored(&slices[..=self.others.len()])?
-        };
-        self.advance(sent);
-        Ok(sent)
-    }
-
-    fn advance(&mut self, mut sent: usize) {
-        self.bytes -= sent;
-        while sent >= self.first.len() {
-            sent -= self.first.len();
-            match self.others.pop_front() {
-                Some(next) => self.first = next,
-                None => {
-                    *self = Self::default();
-                    return;
-                }
-            }
-        }
-        self.first.advance(sent);
     }
 }
 
