@@ -25,16 +25,13 @@ pub struct Bench {
 pub fn read(criterion: &Path) -> Vec<Bench> {
     let mut found = Vec::new();
     for group in folders(criterion) {
-        for parameter in folders(&group) {
-            let text = fs::read_to_string(parameter.join("new/estimates.json"));
-            let names = [&group, &parameter].map(|path| {
-                path.file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned()
-            });
-            if let Some(bench) = text.ok().and_then(|text| parse(names.join("/"), &text)) {
-                found.push(bench);
+        for inner in folders(&group) {
+            // Criterion's folders are GROUP/PARAMETER or GROUP/FUNCTION/PARAMETER.
+            for place in folders(&inner).into_iter().chain([inner]) {
+                let text = fs::read_to_string(place.join("new/estimates.json"));
+                let name = place.strip_prefix(criterion).unwrap_or(&place);
+                let name = name.to_string_lossy().into_owned();
+                found.extend(text.ok().and_then(|text| parse(name, &text)));
             }
         }
     }
@@ -68,15 +65,21 @@ mod tests {
         "confidence_interval": {"lower_bound": 12.0, "upper_bound": 13.0}}}"#;
 
     #[test]
-    fn medians_are_found_by_group_and_parameter() {
+    fn medians_are_found_by_group_function_and_parameter() {
         let dir = tempfile::tempdir().unwrap();
         let new = dir.path().join("one workload replaced/1000/new");
         fs::create_dir_all(&new).unwrap();
         fs::write(new.join("estimates.json"), ESTIMATES).unwrap();
         fs::create_dir_all(dir.path().join("report/new")).unwrap();
+        let new = dir.path().join("decision/linear walk/10/new");
+        fs::create_dir_all(&new).unwrap();
+        fs::write(new.join("estimates.json"), ESTIMATES).unwrap();
         let benches = read(dir.path());
-        assert_eq!(benches.len(), 1);
-        assert_eq!(benches[0].name, "one workload replaced/1000");
+        let names: Vec<_> = benches.iter().map(|bench| &*bench.name).collect();
+        assert_eq!(
+            names,
+            ["decision/linear walk/10", "one workload replaced/1000"]
+        );
         assert!((benches[0].median_ns - 12.5).abs() < 1e-9);
     }
 
