@@ -38,14 +38,20 @@ pub fn own_program() -> PathBuf {
     format!("/proc/{}/exe", std::process::id()).into()
 }
 
-/// First line that a program prints about its version.
+/// First line that a program prints about its version, without the folder it lies in.
 #[must_use]
 pub fn version(program: &Path, argument: &str) -> Option<String> {
     let output = Command::new(program).arg(argument).output().ok()?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
-    Some(line.to_owned())
+    let folder = program
+        .parent()
+        .map(|folder| format!("{}/", folder.display()));
+    Some(match folder.filter(|folder| folder.len() > 1) {
+        Some(folder) => line.replace(&folder, ""),
+        None => line.to_owned(),
+    })
 }
 
 /// A command for `program` on `host`. It ends when this process does, and a Ctrl-C at the terminal

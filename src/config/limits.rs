@@ -30,8 +30,9 @@ const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX >= TLS_RECORD_BYTES_MAX);
 // ---- Relay -------------------------------------------------------------------------------------
 
 /// Buffer a shard lends to one direction of a relay while bytes are available. 64 KiB costs 0.44
-/// CPU seconds per GiB, 256 KiB 0.33, 8 KiB 1.1; 64 KiB still fits the cache beside its neighbours.
-/// In front of a tunnel sizes from 32 to 512 KiB hardly differ (tuning/results, relay-buffer).
+/// CPU seconds per GiB, 256 KiB 0.33, 8 KiB 1.1. In front of a tunnel the size matters only together with
+/// that of blocks, records and send buffers: alone, 32 to 512 KiB hardly differed (tuning/results,
+/// relay-buffer); all at 256 KiB take 0.87 of the CPU of all at 64 and 128 KiB.
 pub const RELAY_BUFFER_BYTES: usize = 256 * KIB;
 /// Bytes one direction may move before its task lets the others of the shard run.
 pub const RELAY_TURN_BYTES_MAX: usize = MIB;
