@@ -96,7 +96,8 @@ pub const POOL_TUNNELS_MAX: usize = 4_096;
 pub const POOL_CONGESTED_TUNNELS_MAX: usize = 8;
 /// Default time an unused tunnel stays open.
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_mins(5);
-/// Default bytes a stream may have queued for sending: 200 streams that never read hold 12.5 MiB.
+/// Default bytes a stream may have queued for sending once its tunnel has 2 MiB queued: 200 streams that
+/// never read hold 14.5 MiB.
 pub const STREAM_SEND_BUFFER_BYTES: usize = 64 * KIB;
 /// Received bytes that may wait for slow readers in the whole node, shared out evenly to its shards.
 /// Beyond that the windows of streams shrink to 64 KiB. Thirty-two streams that are not read hold as
@@ -289,7 +290,7 @@ pub struct Limits {
     pub peer_resets: u32,
     /// Control frames a peer may send ahead.
     pub control_frames: u32,
-    /// Bytes a stream may have queued for sending.
+    /// Bytes a stream may have queued for sending, once its tunnel has much queued.
     pub stream_send_buffer_bytes: usize,
     /// Access-log lines a shard may queue.
     pub access_log_lines: usize,

@@ -102,7 +102,7 @@ settings! {
     LimitPendingResets "limits.pendingAcceptResets" [] "streams a peer resets before we accepted them";
     LimitPeerResets "limits.peerResets" [] "resets by the peer in 10 s";
     LimitControlFrames "limits.controlFrames" [] "control frames a peer may send ahead";
-    LimitSendBuffer "limits.streamSendBufferBytes" [] "bytes a stream may have queued for sending";
+    LimitSendBuffer "limits.streamSendBufferBytes" [] "bytes a stream may have queued for sending once its tunnel has 2 MiB queued; before that, 256 KiB if that is more";
     LimitAccessLog "limits.accessLogLines" [] "access-log lines a shard may queue";
     LimitSeries "limits.metricSeries" [] "series per metric family";
     TuneRingFlags "tuning.ringFlags" [] "flags of rings: `best`, `coop` or `plain`";

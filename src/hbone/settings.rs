@@ -120,7 +120,8 @@ pub struct Settings {
     pub max_streams: u32,
     /// Streams opened before the server's SETTINGS arrive (client).
     pub initial_send_streams: usize,
-    /// Bytes buffered for sending in one stream.
+    /// Bytes buffered for sending in one stream. Our own engine lets a stream have a whole turn
+    /// (256 KiB) while its tunnel has less than 2 MiB queued for all.
     pub send_buffer: usize,
     /// Streams reset for protocol errors over the life of a tunnel.
     pub local_error_resets: usize,
