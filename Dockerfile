@@ -28,6 +28,8 @@ RUN apt-get update \
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
 COPY src ./src
+# Profiles that `corelane doctor` compares with.
+COPY tuning/profiles ./tuning/profiles
 COPY benches ./benches
 # Workspace members must exist for cargo to read the manifest; they are not built.
 COPY tests ./tests

@@ -69,10 +69,10 @@ fn authorization(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("no global deny matches");
     for policies in [10, 1_000, 10_000] {
         let snapshot = mesh(policies);
-        group.bench_function(BenchmarkId::new("index", policies), |bencher| {
+        group.bench_function(BenchmarkId::new("indexed", policies), |bencher| {
             bencher.iter(|| black_box(authorize(&facts, &snapshot).verdict.is_ok()));
         });
-        group.bench_function(BenchmarkId::new("walk", policies), |bencher| {
+        group.bench_function(BenchmarkId::new("linear walk", policies), |bencher| {
             bencher.iter(|| black_box(authorize_by_walk(&facts, &snapshot).verdict.is_ok()));
         });
     }

@@ -1,11 +1,12 @@
 //! The command line: arguments and printing; the work is done elsewhere.
 //!
 //! Exit codes: 0 done or stopped in order · 1 wrong arguments, wrong configuration or failed start ·
-//! 2 `config check` found something · 3 a shard died · 4 a shard is stuck · 130 `demo` interrupted.
+//! 2 `config check` found something, or `doctor` a problem · 3 a shard died · 4 a shard is stuck · 130 `demo` interrupted.
 
 mod config_check;
 mod demo;
 mod dev_pki;
+mod doctor;
 mod output;
 mod proxy;
 
@@ -23,8 +24,8 @@ const AFTER_HELP: &str = "\
 Settings come from flags, the environment (Istio ztunnel's variables), a configuration file and \
 defaults, in this order. `corelane config show --origin` lists them all.
 
-Exit codes: 0 done, 1 wrong arguments, configuration or start, 2 `config check` found something, \
-3 a shard died, 4 a shard is stuck, 130 `demo` was interrupted.";
+Exit codes: 0 done, 1 wrong arguments, configuration or start, 2 `config check` found something or \
+`doctor` a problem, 3 a shard died, 4 a shard is stuck, 130 `demo` was interrupted.";
 
 #[derive(Parser)]
 #[command(
@@ -53,6 +54,8 @@ enum Command {
     },
     /// Show two nodes at work on this machine (no root, about ten seconds)
     Demo(demo::Args),
+    /// Check this host against what a node needs and against the tuning profiles (reads only)
+    Doctor(doctor::Args),
     /// Check and show configurations
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -126,6 +129,7 @@ fn run(arguments: Arguments) -> ExitCode {
     match arguments.command.unwrap_or(default) {
         Command::Proxy { settings, rest: _ } => proxy::run(settings),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Config(ConfigCommand::Check { file }) => config_check::check(&file),
         Command::Config(ConfigCommand::Show { settings, origin }) => {
             config_check::show(settings, origin)
@@ -206,10 +210,17 @@ mod tests {
             "config",
             "config check",
             "proxy --bogus",
+            "doctor --profile bogus",
         ] {
             assert!(parse(text).is_err_and(|error| error.use_stderr()), "{text}");
         }
-        for text in ["help", "--help", "--version", "config show --help"] {
+        for text in [
+            "help",
+            "--help",
+            "--version",
+            "config show --help",
+            "doctor --help",
+        ] {
             assert!(
                 parse(text).is_err_and(|error| !error.use_stderr()),
                 "{text}"

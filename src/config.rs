@@ -8,6 +8,7 @@ pub mod limits;
 pub mod problem;
 pub mod raw;
 pub mod schema;
+pub mod tuning;
 
 mod defaults;
 mod file;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use crate::model::workload::WorkloadInfo;
 use limits::Limits;
+use tuning::Tuning;
 
 /// Port of captured outbound connections.
 pub const OUTBOUND_PORT: u16 = 15_001;
@@ -86,6 +88,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Bounds.
     pub limits: Limits,
+    /// Expert settings.
+    pub tuning: Tuning,
     /// An application tunnel with PROXY protocol is dialled on loopback (spec: hbone 8).
     pub localhost_app_tunnel: bool,
     /// Whether responses carry baggage and request baggage is used.
@@ -245,6 +249,18 @@ pub struct Http2 {
     pub connection_window: u32,
     /// Largest frame we take.
     pub frame_size: u32,
+    /// Who speaks it in tunnels.
+    pub engine: HboneEngine,
+}
+
+/// Who speaks HTTP/2 in tunnels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HboneEngine {
+    /// Our own frame engine for CONNECT.
+    #[default]
+    Own,
+    /// The `h2` crate.
+    H2,
 }
 
 /// Tunnels we open.

@@ -1,23 +1,28 @@
-//! HBONE over any [`crate::transport::Transport`]: CONNECT streams in HTTP/2; `h2` types stop here.
+//! HBONE over any [`crate::transport::Transport`]: CONNECT streams in HTTP/2, spoken by our own frame
+//! engine or by the `h2` crate ([`Engine`]).
 //!
 //! [`client::handshake`] and [`server::handshake`] start a tunnel on a byte stream that is already
 //! authenticated; [`stream::Stream`] is one CONNECT in it. Single-threaded (`Rc`), no runtime named:
 //! clock, timers and yielding come in through [`Settings`]. Deliberately absent: dialling, identities,
 //! pooling, retries.
 
+pub mod blocks;
 pub mod client;
 pub mod connect;
+mod engine;
 mod guard;
-mod io;
+mod h2_engine;
 mod keepalive;
-mod parking;
 mod scan;
 pub mod server;
 pub mod settings;
 pub mod stream;
-mod tunnel;
 
-pub use settings::{ControlBudget, Event, LimitKind, Settings, Sleep, Timer, Yield};
+#[cfg(fuzzing)]
+pub(crate) use engine::fuzz::run as play_frames;
+pub use settings::{
+    ControlBudget, Engine, Event, LimitKind, ParkedBudget, Settings, Sleep, Timer, Yield,
+};
 
 /// Why a tunnel ended, for every stream in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,9 +85,11 @@ impl ResetCode {
     }
 }
 
-impl From<h2::Reason> for ResetCode {
-    fn from(reason: h2::Reason) -> Self {
-        match u32::from(reason) {
+impl ResetCode {
+    /// From the number on the wire.
+    #[must_use]
+    pub const fn from_code(code: u32) -> Self {
+        match code {
             0x0 => Self::NoError,
             0x1 => Self::ProtocolError,
             0x2 => Self::InternalError,
@@ -93,6 +100,12 @@ impl From<h2::Reason> for ResetCode {
             0xb => Self::EnhanceYourCalm,
             other => Self::Other(other),
         }
+    }
+}
+
+impl From<h2::Reason> for ResetCode {
+    fn from(reason: h2::Reason) -> Self {
+        Self::from_code(reason.into())
     }
 }
 

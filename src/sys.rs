@@ -5,7 +5,10 @@
 pub mod affinity;
 pub mod event;
 pub mod fds;
+pub mod limits;
 pub mod netns;
 pub mod pipe;
 pub mod process;
+pub mod ring;
 pub mod socket;
+pub mod steering;

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
-use crate::config::limits::LISTEN_BACKLOG;
+use crate::config::tuning::Steering;
 use crate::config::{Config, OriginalSource};
 use crate::dataplane::shard::{ListenerRole, PlannedListener};
 use crate::sys::socket::{ListenOptions, listen, local_addr};
+use crate::sys::steering::steer_by_cpu;
 
 /// Why a listener could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +54,22 @@ pub fn bind_all(config: &Config) -> Result<Vec<Vec<PlannedListener>>, BindError>
             addr = planned.addr;
             listeners.push(planned);
         }
+        if let Some(planned) = shards[0].last() {
+            steer(config, planned)?;
+        }
     }
     Ok(shards)
+}
+
+/// Makes the kernel choose the shard by the CPU that received the packet, where that is wanted.
+fn steer(config: &Config, first: &PlannedListener) -> Result<(), BindError> {
+    let shards = &config.shards;
+    if config.tuning.steering != Steering::Cpu || shards.count < 2 {
+        return Ok(());
+    }
+    let cpus: Vec<usize> = shards.cpus.iter().copied().take(shards.count).collect();
+    steer_by_cpu(AsFd::as_fd(&first.fd), &cpus)
+        .map_err(|source| failed(first.addr, component(&first.role), source))
 }
 
 /// Name of a listener in logs (spec: telemetry 3.6).
@@ -106,14 +122,13 @@ fn bind(
         mark: config.socket.packet_mark,
         // TPROXY delivers to transparent sockets only, whoever's address we dial from.
         transparent: source_matters,
-        backlog: LISTEN_BACKLOG,
+        backlog: config.tuning.listen_backlog,
     };
     let (fd, transparent) = listen(addr, &options).map_err(|source| failed(addr, what, source))?;
     if source_matters && original_source == OriginalSource::Required && !transparent {
         return Err(BindError::Transparent { addr, what });
     }
-    let addr =
-        local_addr(std::os::fd::AsFd::as_fd(&fd)).map_err(|source| failed(addr, what, source))?;
+    let addr = local_addr(fd.as_fd()).map_err(|source| failed(addr, what, source))?;
     Ok(PlannedListener {
         fd,
         addr,

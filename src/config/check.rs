@@ -5,6 +5,7 @@ mod listeners;
 mod resolver;
 mod sections;
 mod shards;
+mod tuning;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,6 +71,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
     let cluster_domain = r.get(Key::ClusterDomain, "cluster.local".into(), &Name);
     let trust_domain = r.get(Key::TrustDomain, "cluster.local".into(), &Name);
     let shards = shards::shards(r);
+    let tuning = tuning::tuning(r, shards.pin);
     let driver = r.get(Key::Driver, DriverChoice::Auto, &DRIVERS);
     let entries = PowerOfTwo(RING_ENTRIES_MIN..=RING_ENTRIES_MAX);
     let ring_entries = r.get(Key::RingEntries, RING_ENTRIES, &entries);
@@ -94,6 +96,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
         enable_proxy,
         ipv6_enabled,
         shards,
+        tuning,
         driver,
         ring_entries,
         listeners,

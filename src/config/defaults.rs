@@ -1,6 +1,6 @@
 //! Defaults of the sections of a configuration: the values of [`limits`], put together.
 
-use super::{Http2, Keepalive, OriginalSource, Pool, SocketOptions, Timeouts, limits};
+use super::{HboneEngine, Http2, Keepalive, OriginalSource, Pool, SocketOptions, Timeouts, limits};
 
 impl Default for Http2 {
     fn default() -> Self {
@@ -8,6 +8,7 @@ impl Default for Http2 {
             stream_window: limits::HTTP2_STREAM_WINDOW_BYTES,
             connection_window: limits::HTTP2_CONNECTION_WINDOW_BYTES,
             frame_size: limits::HTTP2_FRAME_BYTES,
+            engine: HboneEngine::default(),
         }
     }
 }

@@ -43,8 +43,10 @@ impl Host {
     }
 }
 
-/// The tightest quota of our control group and those above it (cgroups(7), version 2 and 1).
-fn quota(read_file: ReadFile<'_>) -> Option<usize> {
+/// CPUs that the tightest quota of our control group and those above it pays for (cgroups(7),
+/// version 2 and 1), rounded up; `None`: no quota.
+#[must_use]
+pub fn quota(read_file: ReadFile<'_>) -> Option<usize> {
     let groups = read_file(Path::new("/proc/self/cgroup")).ok()?;
     groups
         .lines()

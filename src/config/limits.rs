@@ -19,9 +19,9 @@ pub const TLS_RECORD_HEADER_BYTES: usize = 5;
 /// A whole TLS 1.3 record as it travels.
 pub const TLS_RECORD_BYTES_MAX: usize = TLS_RECORD_HEADER_BYTES + TLS_RECORD_CIPHERTEXT_BYTES_MAX;
 /// Receive buffer of a TLS session: several records come with one system call in bulk transfers.
-pub const TLS_RECV_BUFFER_BYTES: usize = 128 * KIB;
+pub const TLS_RECV_BUFFER_BYTES: usize = 256 * KIB;
 /// Sealed bytes gathered before a send; more than this only delays the first byte.
-pub const TLS_SEND_BUFFER_BYTES: usize = 128 * KIB;
+pub const TLS_SEND_BUFFER_BYTES: usize = 256 * KIB;
 /// Handshake bytes taken from a peer that has proven nothing yet: a long chain fits, a flood not.
 pub const TLS_HANDSHAKE_BYTES_MAX: usize = 64 * KIB;
 const _: () = assert!(TLS_RECV_BUFFER_BYTES >= 4 * TLS_RECORD_BYTES_MAX);
@@ -30,16 +30,19 @@ const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX >= TLS_RECORD_BYTES_MAX);
 // ---- Relay -------------------------------------------------------------------------------------
 
 /// Buffer a shard lends to one direction of a relay while bytes are available. 64 KiB costs 0.44
-/// CPU seconds per GiB, 256 KiB 0.33, 8 KiB 1.1; 64 KiB still fits the cache beside its neighbours.
-pub const RELAY_BUFFER_BYTES: usize = 64 * KIB;
+/// CPU seconds per GiB, 256 KiB 0.33, 8 KiB 1.1. In front of a tunnel the size matters only together with
+/// that of blocks, records and send buffers: alone, 32 to 512 KiB hardly differed (tuning/results,
+/// relay-buffer); all at 256 KiB take 0.87 of the CPU of all at 64 and 128 KiB.
+pub const RELAY_BUFFER_BYTES: usize = 256 * KIB;
 /// Bytes one direction may move before its task lets the others of the shard run.
-pub const RELAY_TURN_BYTES_MAX: usize = 16 * RELAY_BUFFER_BYTES;
+pub const RELAY_TURN_BYTES_MAX: usize = MIB;
 /// Pipe of a spliced direction. 64 KiB costs 0.30 CPU seconds per GiB, 256 KiB 0.24, 1 MiB 0.20;
-/// more needs CAP_SYS_RESOURCE (pipe-max-size).
+/// more needs CAP_SYS_RESOURCE (pipe-max-size) and gains nothing (tuning/results, pipe-size).
 pub const RELAY_PIPE_BYTES: usize = MIB;
 /// A smaller pipe than this moves less at a time than a copy does, so it is not used.
 pub const RELAY_PIPE_BYTES_MIN: usize = 256 * KIB;
-/// Full buffers in a row that promote a direction to splice: it pays from 32 KiB at a time on.
+/// Full buffers in a row that promote a direction to splice: it pays from 32 KiB at a time on. How soon
+/// makes no difference to bulk (tuning/results, promotion).
 pub const RELAY_PROMOTE_READS: u32 = 4;
 /// Waits for the source in a row, each with little moved before, that demote a direction again.
 pub const RELAY_DEMOTE_WAITS: u32 = 8;
@@ -49,6 +52,18 @@ const _: () = assert!(RELAY_BUFFER_BYTES >= 2 * TLS_RECORD_PLAINTEXT_BYTES_MAX);
 const _: () = assert!(RELAY_TURN_BYTES_MAX > RELAY_BUFFER_BYTES);
 const _: () = assert!(RELAY_PIPE_BYTES_MIN > TLS_RECORD_BYTES_MAX);
 const _: () = assert!(RELAY_PIPE_BYTES >= RELAY_PIPE_BYTES_MIN);
+
+/// Smallest and largest buffer of a relay an operator may choose (`tuning.relayBufferBytes`).
+pub const TUNED_BUFFER_BYTES_MIN: usize = 32 * KIB;
+/// See [`TUNED_BUFFER_BYTES_MIN`]; larger ones would not fit into a turn.
+pub const TUNED_BUFFER_BYTES_MAX: usize = 512 * KIB;
+/// Smallest and largest pipe an operator may choose (`tuning.pipeBytes`): the kernel's own default,
+/// and what nobody has gained from.
+pub const TUNED_PIPE_BYTES_MIN: u32 = 64 * 1024;
+/// See [`TUNED_PIPE_BYTES_MIN`].
+pub const TUNED_PIPE_BYTES_MAX: u32 = 16 * 1024 * 1024;
+const _: () = assert!(RELAY_TURN_BYTES_MAX >= 2 * TUNED_BUFFER_BYTES_MAX);
+const _: () = assert!(TUNED_BUFFER_BYTES_MIN >= 2 * TLS_RECORD_PLAINTEXT_BYTES_MAX);
 
 // ---- HTTP/2 ------------------------------------------------------------------------------------
 
@@ -61,14 +76,15 @@ pub const HTTP2_WINDOW_BYTES_MAX: u32 = 0x7fff_ffff;
 /// Window every HTTP/2 connection starts with (RFC 9113 §6.9.2); a smaller one cannot be announced
 /// for the connection.
 pub const HTTP2_WINDOW_BYTES_INITIAL: u32 = 65_535;
-/// Default stream window, the reference's.
+/// Default stream window, the reference's. 64 KiB cost half as much CPU again (tuning/results, windows).
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Default connection window, the reference's.
 pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// A connection window below this multiple of the stream window lets one unread stream starve the
 /// other streams of its tunnel.
 pub const HTTP2_CONNECTION_WINDOW_STREAMS_MIN: u32 = 4;
-/// Frame size offered by default; with the protocol's 16 KiB bulk transfers cost 40 % more.
+/// Frame size offered by default; with the protocol's 16 KiB bulk transfers cost a third more
+/// (tuning/results, frame-size).
 pub const HTTP2_FRAME_BYTES: u32 = 1024 * 1024;
 /// Default for streams a peer may have open in one tunnel.
 pub const STREAMS_PER_TUNNEL: u32 = 200;
@@ -76,10 +92,17 @@ pub const STREAMS_PER_TUNNEL: u32 = 200;
 pub const POOL_STREAMS_PER_TUNNEL: u16 = 100;
 /// Tunnels one shard may have opened: four times the node pairs we plan for, all on one shard.
 pub const POOL_TUNNELS_MAX: usize = 4_096;
+/// Tunnels to one peer beyond which a congested one takes new streams after all: more would not help.
+pub const POOL_CONGESTED_TUNNELS_MAX: usize = 8;
 /// Default time an unused tunnel stays open.
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_mins(5);
-/// Default bytes a stream may have queued for sending: 200 streams that never read hold 12.5 MiB.
+/// Default bytes a stream may have queued for sending once its tunnel has 2 MiB queued: 200 streams that
+/// never read hold 14.5 MiB.
 pub const STREAM_SEND_BUFFER_BYTES: usize = 64 * KIB;
+/// Received bytes that may wait for slow readers in the whole node, shared out evenly to its shards.
+/// Beyond that the windows of streams shrink to 64 KiB. Thirty-two streams that are not read hold as
+/// much with the default window.
+pub const PARKED_BYTES_MAX: usize = 128 * MIB;
 /// Default size of a decoded header list. CONNECT with baggage needs less than 2 KiB.
 pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// Default number of header fields in a request or response.
@@ -166,6 +189,10 @@ pub const TUNNEL_USER_TIMEOUT: Duration = Duration::from_secs(30);
 pub const TUNNEL_KEEPALIVE: Duration = Duration::from_secs(15);
 /// Keepalive probes of tunnels.
 pub const TUNNEL_KEEPALIVE_RETRIES: u32 = 3;
+/// Default TCP_NOTSENT_LOWAT of tunnels: what waits unsent in the kernel cannot be overtaken by another
+/// stream. On a full 200 Mbit/s link requests beside a bulk stream took 44 ms without it, 19 ms with it;
+/// bulk costs the same (tuning/results, notsent-lowat and notsent-bulk).
+pub const TUNNEL_NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
 /// Accept back-off after descriptors run out: first pause. A naive loop burns a core.
 pub const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest accept back-off.
@@ -193,7 +220,7 @@ const _: () = assert!(UNAUTHENTICATED_DESCRIPTOR_PARTS > CONNECTION_DESCRIPTOR_P
 
 /// More shards than any machine has CPUs is a typing mistake.
 pub const SHARDS_MAX: usize = 1_024;
-/// Default entries of a shard's ring, the size of its submission queue.
+/// Default entries of a shard's ring, the size of its submission queue (tuning/results, ring-entries).
 pub const RING_ENTRIES: u32 = 4_096;
 /// Smallest ring that makes progress with the operations a shard always has in flight.
 pub const RING_ENTRIES_MIN: u32 = 64;
@@ -263,7 +290,7 @@ pub struct Limits {
     pub peer_resets: u32,
     /// Control frames a peer may send ahead.
     pub control_frames: u32,
-    /// Bytes a stream may have queued for sending.
+    /// Bytes a stream may have queued for sending, once its tunnel has much queued.
     pub stream_send_buffer_bytes: usize,
     /// Access-log lines a shard may queue.
     pub access_log_lines: usize,

@@ -18,7 +18,7 @@ use super::unbuilt::{self, Rule};
 use super::{file, host};
 
 pub use super::file::is_local_state;
-pub use super::host::IPV6_FILE;
+pub use super::host::{IPV6_FILE, quota as cpu_quota};
 
 /// Mesh configuration file, relative to the working directory.
 pub const MESH_FILE: &str = "./etc/istio/config/mesh";

@@ -68,6 +68,7 @@ settings! {
     Http2StreamWindow "http2.streamWindow" ["HTTP2_STREAM_WINDOW_SIZE"] "bytes a peer may send ahead in a stream";
     Http2ConnectionWindow "http2.connectionWindow" ["HTTP2_CONNECTION_WINDOW_SIZE"] "bytes a peer may send ahead in a tunnel";
     Http2FrameSize "http2.frameSize" ["HTTP2_FRAME_SIZE"] "largest frame we take";
+    HboneEngine "hbone.engine" ["CORELANE_HBONE_ENGINE"] "who speaks HTTP/2 in tunnels: `own` (our frame engine) or `h2` (the crate)";
     PoolStreams "pool.maxStreamsPerConnection" ["POOL_MAX_STREAMS_PER_CONNECTION"] "streams in a tunnel before we open another";
     PoolIdle "pool.unusedReleaseTimeout" ["POOL_UNUSED_RELEASE_TIMEOUT"] "how long an unused tunnel stays open";
     KeepaliveEnabled "socket.keepalive.enabled" ["KEEPALIVE_ENABLED"] "TCP keepalive";
@@ -101,9 +102,19 @@ settings! {
     LimitPendingResets "limits.pendingAcceptResets" [] "streams a peer resets before we accepted them";
     LimitPeerResets "limits.peerResets" [] "resets by the peer in 10 s";
     LimitControlFrames "limits.controlFrames" [] "control frames a peer may send ahead";
-    LimitSendBuffer "limits.streamSendBufferBytes" [] "bytes a stream may have queued for sending";
+    LimitSendBuffer "limits.streamSendBufferBytes" [] "bytes a stream may have queued for sending once its tunnel has 2 MiB queued; before that, 256 KiB if that is more";
     LimitAccessLog "limits.accessLogLines" [] "access-log lines a shard may queue";
     LimitSeries "limits.metricSeries" [] "series per metric family";
+    TuneRingFlags "tuning.ringFlags" [] "flags of rings: `best`, `coop` or `plain`";
+    TunePipe "tuning.pipeBytes" [] "pipe of a spliced direction; `off`: bulk is copied too";
+    TunePromote "tuning.promoteReads" [] "full buffers in a row before a direction is spliced";
+    TuneBuffer "tuning.relayBufferBytes" [] "buffer a shard lends to a relay";
+    TuneReceiveBuffer "tuning.receiveBufferBytes" [] "SO_RCVBUF; `auto`: the kernel adapts it";
+    TuneSendBuffer "tuning.sendBufferBytes" [] "SO_SNDBUF; `auto`: the kernel adapts it";
+    TuneNotsent "tuning.notsentLowatBytes" [] "TCP_NOTSENT_LOWAT of tunnels; `auto`: the host's";
+    TuneBusyPoll "tuning.busyPollMicros" [] "SO_BUSY_POLL; `auto`: the host's";
+    TuneBacklog "tuning.listenBacklog" [] "connections that may wait for a listener of a shard";
+    TuneSteering "tuning.steering" [] "shard of a new connection: by `hash`, or by the `cpu` that received it";
     LocalhostAppTunnel "localhostAppTunnel" ["LOCALHOST_APP_TUNNEL"] "dial application tunnels with PROXY protocol on loopback";
     ResponseBaggage "responseBaggage" ["ENABLE_RESPONSE_BAGGAGE"] "send baggage in responses and use that of requests";
     AuthzInfoLogging "authzInfoLogging" ["AUTHZ_POLICY_INFO_LOGGING"] "log policy decisions at info";
@@ -158,6 +169,7 @@ impl Key {
                 | Self::LogFormat
                 | Self::Driver
                 | Self::TlsRecords
+                | Self::HboneEngine
         )
     }
 }

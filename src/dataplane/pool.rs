@@ -17,7 +17,7 @@ use super::dial::{self, DialError};
 use super::rt::{self, First, PollSocket};
 use super::shard::Shard;
 use super::tunnel_life::TunnelLife;
-use crate::config::limits::POOL_TUNNELS_MAX;
+use crate::config::limits::{POOL_CONGESTED_TUNNELS_MAX, POOL_TUNNELS_MAX};
 use crate::hbone;
 use crate::hbone::client::{Driver, OpenError, Opener};
 use crate::hbone::connect::{ConnectRequest, ConnectResponse};
@@ -57,14 +57,16 @@ pub(crate) struct TunnelStream {
 }
 
 impl Pool {
-    /// A lease of the first tunnel with room.
+    /// A lease of the first tunnel with room whose streams do not wait for the peer. `None`: the key
+    /// needs one more tunnel. Those that are no longer needed end unused, because the first are
+    /// preferred.
     fn lease(&self, key: &Key, streams_max: usize) -> Option<Lease> {
         let tunnels = self.tunnels.borrow();
-        let free = tunnels
+        let states = tunnels
             .get(key)?
             .iter()
-            .find(|tunnel| tunnel.has_room(streams_max))?;
-        Some(Lease::take(free))
+            .map(|tunnel| (tunnel, tunnel.has_room(streams_max), tunnel.is_congested()));
+        choose(states).map(Lease::take)
     }
 
     fn add(&self, key: &Key, tunnel: &Rc<Tunnel>) {
@@ -105,6 +107,19 @@ impl Pool {
         // It counts until its task has closed it: one tunnel too many for a moment.
         true
     }
+}
+
+/// The tunnel that takes the next stream, of those given with: has room, is congested. A congested one
+/// takes it only when the key has as many tunnels as help.
+fn choose<T: Copy>(tunnels: impl Iterator<Item = (T, bool, bool)> + Clone) -> Option<T> {
+    let with_room = || tunnels.clone().filter(|(_, room, _)| *room);
+    if let Some((free, ..)) = with_room().find(|(.., congested)| !congested) {
+        return Some(free);
+    }
+    if tunnels.clone().count() < POOL_CONGESTED_TUNNELS_MAX {
+        return None;
+    }
+    with_room().next().map(|(first, ..)| first)
 }
 
 /// A peer that goes away between our choice of a tunnel and our request costs one more attempt.
@@ -309,4 +324,30 @@ async fn watch(shard: &Shard, tunnel: &Tunnel, life: TunnelLife) {
     };
     let end = rt::race(shard.force.wait(), life.ended());
     rt::race(retire, end).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_goes_to_the_first_tunnel_that_neither_is_full_nor_waits_for_its_peer() {
+        let (free, full, waiting) = ((true, false), (false, false), (true, true));
+        let stuffed = (false, true);
+        for (tunnels, chosen) in [
+            (vec![free, free], Some(0)),
+            (vec![full, free], Some(1)),
+            (vec![waiting, free], Some(1)),
+            (vec![], None),
+            (vec![full, full], None),
+            (vec![waiting, full], None),
+            (vec![waiting; POOL_CONGESTED_TUNNELS_MAX - 1], None),
+            (vec![waiting; POOL_CONGESTED_TUNNELS_MAX], Some(0)),
+            (vec![stuffed; POOL_CONGESTED_TUNNELS_MAX], None),
+        ] {
+            let states = tunnels.iter().enumerate();
+            let choice = choose(states.map(|(at, (room, congested))| (at, *room, *congested)));
+            assert_eq!(choice, chosen, "{tunnels:?}");
+        }
+    }
 }

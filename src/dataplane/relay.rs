@@ -4,7 +4,9 @@
 //! the other side is reset too: a reset is never turned into a clean end.
 
 mod copy;
+mod pieces;
 mod splice;
+pub(super) mod tuned;
 
 use std::future::Future;
 use std::io;

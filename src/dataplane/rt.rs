@@ -12,7 +12,7 @@ mod sync;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-pub use driver::{DriverKind, DriverReport, block_on};
+pub use driver::{DriverKind, DriverReport, block_on, block_on_with};
 pub use mailbox::{Inbox, Mailbox, mailbox, yield_now};
 pub use socket::{Listener, PollSocket, Socket};
 pub use sync::{Beat, First, Pulse, Signal, Wait, contain, race};

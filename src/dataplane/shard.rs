@@ -17,17 +17,16 @@ use super::listener::{self, Kind};
 use super::local::LocalKey;
 use super::pool::Pool;
 use super::recheck;
+use super::relay;
 use super::rt::{self, DriverReport, First, Pulse, Signal};
 use super::table::Table;
 use super::tunnel_settings;
 use crate::config::Config;
-use crate::config::limits::{TUNNEL_KEEPALIVE, TUNNEL_KEEPALIVE_RETRIES, TUNNEL_USER_TIMEOUT};
 use crate::hbone;
 use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::Reader;
-use crate::sys::socket::{ConnectionOptions, Keepalive};
 use crate::telemetry::ShardTelemetry;
 use crate::telemetry::counters::{DriverInfo, Limit};
 use crate::telemetry::flow::Direction;
@@ -72,7 +71,8 @@ pub(crate) struct Shard {
 /// When no driver could be built, or a listener cannot be registered with it.
 pub fn run(plan: Plan, started: impl FnOnce(&DriverReport)) -> io::Result<()> {
     let (driver, entries) = (plan.config.driver, plan.config.ring_entries);
-    rt::block_on(driver, entries, |report| {
+    relay::tuned::set(&plan.config.tuning);
+    rt::block_on_with(driver, plan.config.tuning.ring_flags, entries, |report| {
         started(&report);
         serve(plan, report)
     })?
@@ -286,32 +286,6 @@ impl Shard {
     /// What the listener at this position is for.
     pub(crate) fn kind(&self, listener: usize) -> Option<&Kind> {
         self.kinds.get(listener)
-    }
-
-    /// Options of sockets that carry a workload's own connection.
-    pub(crate) fn connection_options(&self) -> ConnectionOptions {
-        let socket = &self.config.socket;
-        ConnectionOptions {
-            keepalive: socket.keepalive.map(|keepalive| Keepalive {
-                time: keepalive.time,
-                interval: keepalive.interval,
-                retries: keepalive.retries,
-            }),
-            user_timeout: socket.user_timeout(),
-        }
-    }
-
-    /// Options of sockets that carry tunnels: a dead peer must be noticed soon.
-    pub(crate) fn tunnel_options(&self) -> ConnectionOptions {
-        let keepalive = Keepalive {
-            time: TUNNEL_KEEPALIVE,
-            interval: TUNNEL_KEEPALIVE,
-            retries: TUNNEL_KEEPALIVE_RETRIES,
-        };
-        ConnectionOptions {
-            keepalive: Some(keepalive),
-            user_timeout: Some(TUNNEL_USER_TIMEOUT),
-        }
     }
 
     /// Says once that the client's address cannot be used as source.

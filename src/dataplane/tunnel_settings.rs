@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use super::rt;
-use crate::config::Config;
 use crate::config::limits::{
     CONTROL_FRAMES_GOAWAY_PERCENT, CONTROL_FRAMES_PER_DATA, CONTROL_FRAMES_PER_SECOND,
-    PEER_RESETS_WINDOW,
+    PARKED_BYTES_MAX, PEER_RESETS_WINDOW,
 };
-use crate::hbone::{ControlBudget, Event, LimitKind, Settings};
+use crate::config::{Config, HboneEngine};
+use crate::hbone::{ControlBudget, Engine, Event, LimitKind, ParkedBudget, Settings};
 use crate::telemetry::ShardTelemetry;
 use crate::telemetry::counters::Limit;
 
@@ -22,6 +22,11 @@ pub(crate) fn new(config: &Config, telemetry: &Rc<ShardTelemetry>) -> Settings {
         Rc::new(move |event| count(&counted, event)),
     );
     let (http2, limits, timeouts) = (&config.http2, &config.limits, &config.timeouts);
+    settings.engine = match http2.engine {
+        HboneEngine::Own => Engine::Own,
+        HboneEngine::H2 => Engine::H2,
+    };
+    settings.parked = ParkedBudget::new(PARKED_BYTES_MAX / config.shards.count.max(1));
     settings.stream_window = http2.stream_window;
     settings.connection_window = http2.connection_window;
     settings.frame_size = http2.frame_size;
@@ -57,6 +62,7 @@ fn count(telemetry: &ShardTelemetry, event: Event) {
             LimitKind::PeerResets => Limit::PeerResets,
             LimitKind::PrefaceTimeout | LimitKind::SettingsAckTimeout => Limit::PrefaceTimeout,
             LimitKind::HeaderBlockTimeout | LimitKind::RequestHeaders => Limit::Headers,
+            LimitKind::ParkedBytes => Limit::ParkedBytes,
             LimitKind::Authority => Limit::Authority,
         },
         Event::PingTimeout | Event::PingRtt(_) | Event::GoawayReceived => return,

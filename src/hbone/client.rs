@@ -1,23 +1,14 @@
 //! Client side of a tunnel: opens CONNECT streams.
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use h2::client::{Connection, SendRequest};
-
-use super::connect::{ConnectRequest, ConnectResponse, encode_request, parse_response};
-use super::guard::Role;
-use super::io::Io;
-use super::parking::register;
-use super::settings::Settings;
-use super::stream::{Stream, StreamError, explain};
-use super::tunnel::{Core, DATA_FRAME_BUDGET, InFlight, Next, Order, Shared};
-use super::{HboneError, ResetCode};
+use super::connect::{ConnectRequest, ConnectResponse};
+use super::settings::{Engine, Settings};
+use super::stream::Stream;
+use super::{HboneError, ResetCode, engine, h2_engine};
 use crate::transport::Transport;
 
 /// Why a stream did not open.
@@ -66,118 +57,54 @@ pub async fn handshake<T: Transport + 'static>(
     io: T,
     settings: &Settings,
 ) -> Result<(Opener, Driver<T>), HboneError> {
-    let (mut core, io) = Core::new(io, Role::Client, settings);
-    let mut shake = Box::pin(builder(settings).handshake::<_, Bytes>(io));
-    let boxed = |(requests, engine)| (requests, Box::new(engine));
-    let (requests, mut engine) =
-        poll_fn(|cx| core.poll_handshake(cx, |cx| shake.as_mut().poll(cx).map_ok(boxed))).await?;
-    core.start(engine.ping_pong());
-    let peer_max_streams = Rc::new(Cell::new(settings.initial_send_streams));
-    let opener = Opener {
-        shared: Rc::clone(&core.shared),
-        requests: Rc::new(RefCell::new(Some(requests))),
-        peer_max_streams: Rc::clone(&peer_max_streams),
-    };
-    let driver = Driver {
-        core,
-        engine: Some(engine),
-        settings_seen: 0,
-        peer_max_streams,
-    };
-    Ok((opener, driver))
+    match settings.engine {
+        Engine::Own => {
+            let (opener, driver) = engine::client::handshake(io, settings).await?;
+            Ok((Opener(Open::Own(opener)), Driver(Drive::Own(driver))))
+        }
+        Engine::H2 => {
+            let (opener, driver) = h2_engine::client::handshake(io, settings).await?;
+            Ok((
+                Opener(Open::H2(opener)),
+                Driver(Drive::H2(Box::new(driver))),
+            ))
+        }
+    }
 }
 
-fn builder(settings: &Settings) -> h2::client::Builder {
-    let mut builder = h2::client::Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(settings.stream_window)
-        .initial_connection_window_size(settings.connection_window)
-        .max_frame_size(settings.frame_size)
-        .max_header_list_size(settings.max_header_list)
-        .initial_max_send_streams(settings.initial_send_streams)
-        .max_send_buffer_size(settings.send_buffer)
-        .max_local_error_reset_streams(Some(settings.local_error_resets))
-        .data_frame_budget(DATA_FRAME_BUDGET);
-    builder
+enum Drive<T: Transport> {
+    Own(engine::client::Driver<T>),
+    H2(Box<h2_engine::client::Driver<T>>),
 }
 
 /// Drives a tunnel: I/O, keepalive, deadlines. The caller spawns it; it ends with the tunnel. Dropping
 /// it drops the tunnel at once.
 #[must_use = "a tunnel makes no progress unless its driver is polled"]
-pub struct Driver<T: Transport> {
-    core: Core<T>,
-    engine: Option<Box<Connection<Io<T>, Bytes>>>,
-    settings_seen: u32,
-    peer_max_streams: Rc<Cell<usize>>,
-}
-
-impl<T: Transport + 'static> Driver<T> {
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HboneError>> {
-        let Some(engine) = &mut self.engine else {
-            return Poll::Ready(Ok(()));
-        };
-        if let Err(error) = self.core.attend(cx) {
-            return Poll::Ready(Err(error));
-        }
-        loop {
-            if let Some(window) = self.core.window_change() {
-                engine.set_target_window_size(window);
-            }
-            let polled = Pin::new(&mut **engine).poll(cx);
-            let settings_seen = self.core.shared.guard.settings_frames();
-            if settings_seen != self.settings_seen {
-                self.settings_seen = settings_seen;
-                self.peer_max_streams
-                    .set(engine.max_concurrent_send_streams());
-            }
-            if let Poll::Ready(ended) = polled {
-                return Poll::Ready(ended.or_else(|error| self.core.failed(&error)));
-            }
-            match self.core.settle(cx) {
-                Next::Again => {}
-                Next::Wait => return Poll::Pending,
-                Next::Ended => return Poll::Ready(Ok(())),
-                Next::Dead(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-}
+pub struct Driver<T: Transport>(Drive<T>);
 
 impl<T: Transport + 'static> Future for Driver<T> {
     type Output = Result<(), HboneError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let polled = this.turn(cx);
-        if let Poll::Ready(outcome) = &polled {
-            this.core.end(outcome.as_ref().err());
-            this.core.last_flush(cx);
-            // Dropping the engine tells every stream.
-            this.engine = None;
-        }
-        polled
-    }
-}
-
-impl<T: Transport> Drop for Driver<T> {
-    fn drop(&mut self) {
-        if self.engine.is_some() {
-            self.core.end(Some(&HboneError::Aborted));
+        match &mut self.get_mut().0 {
+            Drive::Own(driver) => Pin::new(driver).poll(cx),
+            Drive::H2(driver) => Pin::new(&mut **driver).poll(cx),
         }
     }
 }
 
 impl<T: Transport> Unpin for Driver<T> {}
 
+#[derive(Clone, Debug)]
+enum Open {
+    Own(engine::client::Opener),
+    H2(h2_engine::client::Opener),
+}
+
 /// Opens streams in a tunnel. The tunnel closes by itself once every clone is dropped and no stream is
 /// left.
-#[derive(Clone)]
-pub struct Opener {
-    shared: Rc<Shared>,
-    requests: Rc<RefCell<Option<SendRequest<Bytes>>>>,
-    peer_max_streams: Rc<Cell<usize>>,
-}
+#[derive(Clone, Debug)]
+pub struct Opener(Open);
 
 impl Opener {
     /// Sends the request and waits for the answer. Waits too while the peer's stream limit is
@@ -189,97 +116,78 @@ impl Opener {
         &self,
         request: &ConnectRequest,
     ) -> Result<(ConnectResponse, Stream), OpenError> {
-        let encoded = encode_request(request)
-            .ok_or_else(|| OpenError::Authority(request.authority.to_string()))?;
-        let requests = self.requests.borrow().clone();
-        let Some(mut requests) = requests else {
-            return Err(OpenError::NotSent("h2 failed: tunnel is closing".into()));
-        };
-        let in_flight = InFlight::new(&self.shared);
-        let (answer, send) = requests.send_request(encoded, false).map_err(|error| {
-            // Over, or out of stream numbers: nothing can be opened any more.
-            self.close_when_idle();
-            OpenError::NotSent(self.text(&error))
-        })?;
-        drop(requests);
-        let id = answer.stream_id().as_u32();
-        let response = answer.await.map_err(|error| self.failed(id, &error))?;
-        let status = response.status().as_u16();
-        let (head, recv) = response.into_parts();
-        if status != 200 {
-            return Err(OpenError::Status(status));
-        }
-        let recv = register(&self.shared, recv);
-        let stream = Stream::new(in_flight, &self.shared, send, recv);
-        Ok((parse_response(&head.headers), stream))
-    }
-
-    fn text(&self, error: &h2::Error) -> String {
-        self.shared.failure().map_or_else(
-            || format!("h2 failed: {error}"),
-            |failure| failure.to_string(),
-        )
-    }
-
-    fn failed(&self, id: u32, error: &h2::Error) -> OpenError {
-        let guard = &self.shared.guard;
-        let left_out = guard
-            .goaway_received()
-            .is_some_and(|goaway| id > goaway.last_stream);
-        if let StreamError::Reset(code) = explain(&self.shared, error) {
-            OpenError::Reset(code)
-        } else if left_out || !guard.was_sent(id) {
-            OpenError::NotSent(self.text(error))
-        } else {
-            OpenError::Connection(self.text(error))
+        match &self.0 {
+            Open::Own(opener) => {
+                let (response, halves) = opener.open(request).await?;
+                Ok((response, halves.into()))
+            }
+            Open::H2(opener) => {
+                let (response, halves) = opener.open(request).await?;
+                Ok((response, halves.into()))
+            }
         }
     }
 
     /// True until GOAWAY was received, the tunnel failed or its end was ordered.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.shared.ordered() == Order::Run
-            && self.shared.failure().is_none()
-            && self.shared.guard.goaway_received().is_none()
-            && !self.shared.guard.wants_drain()
-            && self.requests.borrow().is_some()
+        match &self.0 {
+            Open::Own(opener) => opener.is_usable(),
+            Open::H2(opener) => opener.is_usable(),
+        }
+    }
+
+    /// True while streams wait because the peer's connection window is used up: a new stream fares
+    /// better in another tunnel. Not known with `h2`, where it is never true.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        match &self.0 {
+            Open::Own(opener) => opener.is_congested(),
+            Open::H2(_) => false,
+        }
     }
 
     /// Streams that are open or being opened.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.shared.in_flight()
+        match &self.0 {
+            Open::Own(opener) => opener.in_flight(),
+            Open::H2(opener) => opener.in_flight(),
+        }
     }
 
     /// Streams the peer allows at once.
     #[must_use]
     pub fn peer_max_streams(&self) -> usize {
-        self.peer_max_streams.get()
+        match &self.0 {
+            Open::Own(opener) => opener.peer_max_streams(),
+            Open::H2(opener) => opener.peer_max_streams(),
+        }
     }
 
     /// Opens nothing more, through any clone; once no stream is left: GOAWAY(NO_ERROR), then closes
     /// the transport.
     pub fn close_when_idle(&self) {
-        // `h2` closes a client when neither a stream nor a request handle is left.
-        let requests = self.requests.borrow_mut().take();
-        drop(requests);
-        self.shared.order(Order::Drain);
+        match &self.0 {
+            Open::Own(opener) => opener.close_when_idle(),
+            Open::H2(opener) => opener.close_when_idle(),
+        }
     }
 
     /// Drops the tunnel as soon as its driver runs, with all its streams and without GOAWAY.
     pub fn abort(&self) {
-        self.shared.order(Order::Abort);
-    }
-}
-
-impl fmt::Debug for Opener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Opener").field(&self.shared).finish()
+        match &self.0 {
+            Open::Own(opener) => opener.abort(),
+            Open::H2(opener) => opener.abort(),
+        }
     }
 }
 
 impl<T: Transport> fmt::Debug for Driver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Driver").field(&self.core).finish()
+        match &self.0 {
+            Drive::Own(driver) => driver.fmt(f),
+            Drive::H2(driver) => driver.fmt(f),
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, uri};
 
+use super::settings::{Event, LimitKind, Settings};
 use crate::model::addr::Authority;
 use crate::model::baggage::Baggage;
 use crate::model::trace::TraceParent;
@@ -63,18 +64,18 @@ pub struct Refusal {
 
 /// Bounds of a request that is accepted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RequestLimits {
+struct RequestLimits {
     /// Fields.
-    pub(super) headers: usize,
+    headers: usize,
     /// Size of all fields as RFC 9113 section 6.5.2 counts it.
-    pub(super) header_list: usize,
+    header_list: usize,
     /// Bytes of the authority.
-    pub(super) authority: usize,
+    authority: usize,
 }
 
 /// Why a request is refused, and whether one of our limits is the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RefusalCause {
+enum RefusalCause {
     Malformed,
     Headers,
     Authority,
@@ -122,8 +123,31 @@ fn encode_forwarded(forwarded: &Forwarded) -> String {
     text
 }
 
-/// A request received by a server, or how it must be refused.
-pub(super) fn parse_request<B>(
+/// A request received by a server within this tunnel's limits, or how it must be refused. Limits that
+/// were hit are counted.
+pub(super) fn read_request<B>(
+    settings: &Settings,
+    request: &Request<B>,
+) -> Result<ConnectRequest, Refusal> {
+    let limits = RequestLimits {
+        headers: settings.max_headers,
+        header_list: settings.max_header_list as usize,
+        authority: settings.max_authority,
+    };
+    parse_request(request, limits).map_err(|(refusal, cause)| {
+        let limit = match cause {
+            RefusalCause::Malformed => None,
+            RefusalCause::Headers => Some(LimitKind::RequestHeaders),
+            RefusalCause::Authority => Some(LimitKind::Authority),
+        };
+        if let Some(limit) = limit {
+            (settings.events)(Event::LimitHit(limit));
+        }
+        refusal
+    })
+}
+
+fn parse_request<B>(
     request: &Request<B>,
     limits: RequestLimits,
 ) -> Result<ConnectRequest, (Refusal, RefusalCause)> {

@@ -1,6 +1,7 @@
-//! Walks the frame headers of a tunnel and keeps the limits that `h2` does not know.
+//! Keeps the limits on what a peer may send, frame by frame, for both engines.
 //!
-//! Inbound: control frames, stream resets, empty DATA, header blocks left open, SETTINGS and their
+//! Our own engine tells it each frame; for the `h2` crate it walks the frame heads in the bytes that
+//! pass. Inbound: control frames, stream resets, empty DATA, header blocks left open, SETTINGS and their
 //! acknowledgement, GOAWAY. Outbound: DATA frames (each earns control frames, because WINDOW_UPDATE
 //! answers them) and the highest stream that was really sent. Bytes are only looked at, never changed;
 //! a limit that is hit leaves a [`Guard::verdict`], on which the tunnel acts.
@@ -160,6 +161,22 @@ impl Guard {
         });
     }
 
+    /// Looks at the head of a frame that was received.
+    pub(super) fn frame_begins(&self, head: FrameHead) {
+        let state = &mut *self.state.borrow_mut();
+        self.frame_starts(
+            head,
+            &mut state.control,
+            &mut state.resets,
+            &mut state.empty_data,
+        );
+    }
+
+    /// A DATA frame was sent.
+    pub(super) fn data_sent(&self) {
+        self.state.borrow_mut().control.earn();
+    }
+
     fn frame_starts(
         &self,
         head: FrameHead,
@@ -200,7 +217,8 @@ impl Guard {
         }
     }
 
-    fn frame_ends(&self, head: FrameHead, goaway: Goaway) {
+    /// A frame that was received is complete.
+    pub(super) fn frame_ends(&self, head: FrameHead, goaway: Goaway) {
         match head.kind {
             HEADERS | PUSH_PROMISE | CONTINUATION if head.flags & END_HEADERS != 0 => {
                 self.header_block.set(None);

@@ -1,24 +1,13 @@
 //! Server side of a tunnel: accepts CONNECT streams.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::rc::Rc;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use h2::Reason;
-use h2::server::{Connection, SendResponse};
-
-use super::HboneError;
-use super::connect::{
-    ConnectRequest, Refusal, RefusalCause, RequestLimits, encode_response, parse_request,
-};
-use super::guard::Role;
-use super::io::Io;
-use super::parking::{RecvCell, register};
-use super::settings::{Event, LimitKind, Settings};
-use super::stream::{Stream, StreamError, explain};
-use super::tunnel::{Core, DATA_FRAME_BUDGET, InFlight, Next, Order, Shared};
+use super::connect::{ConnectRequest, Refusal};
+use super::settings::{Engine, Settings};
+use super::stream::{Stream, StreamError};
+use super::{HboneError, engine, h2_engine};
 use crate::model::baggage::Baggage;
 use crate::transport::Transport;
 
@@ -32,42 +21,28 @@ pub async fn handshake<T: Transport + 'static>(
     io: T,
     settings: &Settings,
 ) -> Result<(Server<T>, DrainHandle), HboneError> {
-    let (mut core, io) = Core::new(io, Role::Server, settings);
-    let mut shake = Box::pin(builder(settings).handshake::<_, Bytes>(io));
-    let mut engine =
-        poll_fn(|cx| core.poll_handshake(cx, |cx| shake.as_mut().poll(cx).map_ok(Box::new)))
-            .await?;
-    core.start(engine.ping_pong());
-    let handle = DrainHandle {
-        shared: Rc::clone(&core.shared),
-    };
-    let server = Server {
-        core,
-        engine: Some(engine),
-    };
-    Ok((server, handle))
+    match settings.engine {
+        Engine::Own => {
+            let (server, drain) = engine::server::handshake(io, settings).await?;
+            Ok((Server(Serve::Own(server)), DrainHandle(Drain::Own(drain))))
+        }
+        Engine::H2 => {
+            let (server, drain) = h2_engine::server::handshake(io, settings).await?;
+            Ok((
+                Server(Serve::H2(Box::new(server))),
+                DrainHandle(Drain::H2(drain)),
+            ))
+        }
+    }
 }
 
-fn builder(settings: &Settings) -> h2::server::Builder {
-    let mut builder = h2::server::Builder::new();
-    builder
-        .initial_window_size(settings.stream_window)
-        .initial_connection_window_size(settings.connection_window)
-        .max_frame_size(settings.frame_size)
-        .max_header_list_size(settings.advertised_header_list)
-        .max_concurrent_streams(settings.max_streams)
-        .max_send_buffer_size(settings.send_buffer)
-        .max_local_error_reset_streams(Some(settings.local_error_resets))
-        .max_pending_accept_reset_streams(settings.pending_accept_resets)
-        .data_frame_budget(DATA_FRAME_BUDGET);
-    builder
+enum Serve<T: Transport> {
+    Own(engine::server::Server<T>),
+    H2(Box<h2_engine::server::Server<T>>),
 }
 
 /// A tunnel that accepts streams. Dropping it drops the tunnel at once.
-pub struct Server<T: Transport> {
-    core: Core<T>,
-    engine: Option<Box<Connection<Io<T>, Bytes>>>,
-}
+pub struct Server<T: Transport>(Serve<T>);
 
 impl<T: Transport + 'static> Server<T> {
     /// Waits for the next request; `None` when the tunnel has ended in order, or after an error was
@@ -82,109 +57,61 @@ impl<T: Transport + 'static> Server<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Incoming, HboneError>>> {
-        if self.engine.is_none() {
-            return Poll::Ready(None);
-        }
-        let polled = self.turn(cx);
-        match polled {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(Ok(_))) => {}
-            Poll::Ready(Some(Err(ref error))) => self.end(Some(error), cx),
-            Poll::Ready(None) => self.end(None, cx),
-        }
-        polled
-    }
-
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Incoming, HboneError>>> {
-        let Some(engine) = &mut self.engine else {
-            return Poll::Ready(None);
-        };
-        if let Err(error) = self.core.attend(cx) {
-            return Poll::Ready(Some(Err(error)));
-        }
-        loop {
-            let guard = &self.core.shared.guard;
-            if self.core.shared.ordered() == Order::Drain || guard.wants_drain() {
-                // Does nothing the second time.
-                engine.graceful_shutdown();
-            }
-            if let Some(window) = self.core.window_change() {
-                engine.set_target_window_size(window);
-            }
-            match engine.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    let incoming = Incoming::new(&self.core.shared, request, respond);
-                    return Poll::Ready(Some(Ok(incoming)));
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    return Poll::Ready(self.core.failed(&error).err().map(Err));
-                }
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => {}
-            }
-            match self.core.settle(cx) {
-                Next::Again => {}
-                Next::Wait => return Poll::Pending,
-                Next::Ended => return Poll::Ready(None),
-                Next::Dead(error) => return Poll::Ready(Some(Err(error))),
-            }
-        }
-    }
-
-    /// Says GOAWAY if the end is ours, as far as the transport takes it at once, and tells the streams.
-    fn end(&mut self, error: Option<&HboneError>, cx: &mut Context<'_>) {
-        self.core.end(error);
-        if let Some(mut engine) = self.engine.take() {
-            if let Some(reason) = error.and_then(goaway_reason) {
-                engine.abrupt_shutdown(reason);
-                // One attempt: a peer that does not read must not keep the tunnel alive.
-                let _ = engine.poll_closed(cx);
-            }
-            self.core.last_flush(cx);
+        match &mut self.0 {
+            Serve::Own(server) => server.poll_next(cx).map(|next| {
+                next.map(|next| {
+                    next.map(|(request, respond)| Incoming {
+                        request,
+                        respond: Respond(Answer::Own(respond)),
+                    })
+                })
+            }),
+            Serve::H2(server) => server.poll_next(cx).map(|next| {
+                next.map(|next| {
+                    next.map(|(request, respond)| Incoming {
+                        request,
+                        respond: Respond(Answer::H2(Box::new(respond))),
+                    })
+                })
+            }),
         }
     }
 }
 
-/// What a server says when it ends a tunnel; `None` if `h2` has said it.
-fn goaway_reason(error: &HboneError) -> Option<Reason> {
-    match error {
-        HboneError::Handshake(_) | HboneError::Failed(_) => None,
-        HboneError::PingTimeout | HboneError::Aborted => Some(Reason::NO_ERROR),
-        HboneError::Limit(LimitKind::SettingsAckTimeout) => Some(Reason::SETTINGS_TIMEOUT),
-        HboneError::Limit(LimitKind::PrefaceTimeout) => Some(Reason::PROTOCOL_ERROR),
-        HboneError::Limit(_) => Some(Reason::ENHANCE_YOUR_CALM),
-    }
-}
-
-impl<T: Transport> Drop for Server<T> {
-    fn drop(&mut self) {
-        if self.engine.is_some() {
-            self.core.end(Some(&HboneError::Aborted));
-        }
-    }
+#[derive(Clone, Debug)]
+enum Drain {
+    Own(engine::server::DrainHandle),
+    H2(h2_engine::server::DrainHandle),
 }
 
 /// Ends a tunnel from outside.
 #[derive(Clone, Debug)]
-pub struct DrainHandle {
-    shared: Rc<Shared>,
-}
+pub struct DrainHandle(Drain);
 
 impl DrainHandle {
     /// Two-step GOAWAY, then the tunnel ends once its streams have (spec: hbone.md 3.4).
     pub fn drain(&self) {
-        self.shared.order(Order::Drain);
+        match &self.0 {
+            Drain::Own(handle) => handle.drain(),
+            Drain::H2(handle) => handle.drain(),
+        }
     }
 
     /// GOAWAY(NO_ERROR), every stream fails, the transport is closed: as soon as the server is polled.
     pub fn abort(&self) {
-        self.shared.order(Order::Abort);
+        match &self.0 {
+            Drain::Own(handle) => handle.abort(),
+            Drain::H2(handle) => handle.abort(),
+        }
     }
 
     /// Streams that are open or waiting for an answer.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.shared.in_flight()
+        match &self.0 {
+            Drain::Own(handle) => handle.in_flight(),
+            Drain::H2(handle) => handle.in_flight(),
+        }
     }
 }
 
@@ -197,66 +124,21 @@ pub struct Incoming {
     pub respond: Respond,
 }
 
-impl Incoming {
-    fn new(
-        shared: &Rc<Shared>,
-        request: http::Request<h2::RecvStream>,
-        respond: SendResponse<Bytes>,
-    ) -> Self {
-        let settings = &shared.settings;
-        let limits = RequestLimits {
-            headers: settings.max_headers,
-            header_list: settings.max_header_list as usize,
-            authority: settings.max_authority,
-        };
-        let parsed = parse_request(&request, limits).map_err(|(refusal, cause)| {
-            match cause {
-                RefusalCause::Malformed => {}
-                RefusalCause::Headers => {
-                    (settings.events)(Event::LimitHit(LimitKind::RequestHeaders));
-                }
-                RefusalCause::Authority => {
-                    (settings.events)(Event::LimitHit(LimitKind::Authority));
-                }
-            }
-            refusal
-        });
-        let open = Open {
-            in_flight: InFlight::new(shared),
-            recv: register(shared, request.into_body()),
-            respond,
-        };
-        Self {
-            request: parsed,
-            respond: Respond {
-                shared: Rc::clone(shared),
-                open: Some(open),
-            },
-        }
-    }
+enum Answer {
+    Own(engine::server::Respond),
+    H2(Box<h2_engine::server::Respond>),
 }
 
 /// Answers one request. Dropping it unanswered resets the stream (CANCEL).
-pub struct Respond {
-    shared: Rc<Shared>,
-    open: Option<Open>,
-}
-
-struct Open {
-    in_flight: InFlight,
-    recv: Rc<RecvCell>,
-    respond: SendResponse<Bytes>,
-}
+pub struct Respond(Answer);
 
 impl Respond {
     /// `:status` and END_STREAM, nothing else (spec: hbone.md 5). A client that has not ended its half
     /// gets RST_STREAM(NO_ERROR) after it.
-    pub fn refuse(mut self, status: u16) {
-        if let Some(open) = &mut self.open {
-            // Fails only for a stream that is gone, which needs no answer.
-            let _ = open
-                .respond
-                .send_response(encode_response(status, None), true);
+    pub fn refuse(self, status: u16) {
+        match self.0 {
+            Answer::Own(respond) => respond.refuse(status),
+            Answer::H2(respond) => respond.refuse(status),
         }
     }
 
@@ -264,72 +146,39 @@ impl Respond {
     ///
     /// # Errors
     /// If the stream or the tunnel ended meanwhile.
-    pub fn accept(mut self, baggage: Option<&Baggage>) -> Result<Stream, StreamError> {
-        let Some(mut open) = self.open.take() else {
-            return Err(StreamError::Closed);
-        };
-        let id = open.respond.stream_id().as_u32();
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        let gone = poll_reset(&self.shared, &mut open.respond, &mut cx);
-        let sent = match gone {
-            Poll::Ready(error) => Err(error),
-            Poll::Pending => open
-                .respond
-                .send_response(encode_response(200, baggage), false)
-                .map_err(|error| explain(&self.shared, &error)),
-        };
-        match sent {
-            Ok(send) => Ok(Stream::new(open.in_flight, &self.shared, send, open.recv)),
-            Err(error) => {
-                self.shared.forget(id);
-                Err(error)
-            }
+    pub fn accept(self, baggage: Option<&Baggage>) -> Result<Stream, StreamError> {
+        match self.0 {
+            Answer::Own(respond) => respond.accept(baggage).map(Stream::from),
+            Answer::H2(respond) => respond.accept(baggage).map(Stream::from),
         }
     }
 
     /// Ready when the peer gave up while we dial.
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
-        match &mut self.open {
-            Some(open) => poll_reset(&self.shared, &mut open.respond, cx),
-            None => Poll::Ready(StreamError::Closed),
-        }
-    }
-}
-
-fn poll_reset(
-    shared: &Shared,
-    respond: &mut SendResponse<Bytes>,
-    cx: &mut Context<'_>,
-) -> Poll<StreamError> {
-    respond.poll_reset(cx).map(|outcome| match outcome {
-        Ok(_) if shared.failure().is_some() => StreamError::Connection(
-            shared
-                .failure()
-                .map_or_else(String::new, |failure| failure.to_string()),
-        ),
-        Ok(reason) => StreamError::Reset(reason.into()),
-        Err(error) => explain(shared, &error),
-    })
-}
-
-impl Drop for Respond {
-    fn drop(&mut self) {
-        if let Some(open) = &self.open {
-            self.shared.forget(open.respond.stream_id().as_u32());
+        match &mut self.0 {
+            Answer::Own(respond) => respond.poll_reset(cx),
+            Answer::H2(respond) => respond.poll_reset(cx),
         }
     }
 }
 
 impl fmt::Debug for Respond {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answered = match &self.0 {
+            Answer::Own(respond) => respond.is_answered(),
+            Answer::H2(respond) => respond.is_answered(),
+        };
         f.debug_struct("Respond")
-            .field("answered", &self.open.is_none())
+            .field("answered", &answered)
             .finish_non_exhaustive()
     }
 }
 
 impl<T: Transport> fmt::Debug for Server<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Server").field(&self.core).finish()
+        match &self.0 {
+            Serve::Own(server) => server.fmt(f),
+            Serve::H2(server) => server.fmt(f),
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+pub use super::engine::ParkedBudget;
+
 /// A timer that is running.
 pub type Sleep = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -57,6 +59,9 @@ pub enum LimitKind {
     /// A request had too many or too large header fields.
     #[error("request headers too large")]
     RequestHeaders,
+    /// Too many received bytes wait for their readers: windows shrink until they are fewer.
+    #[error("too many bytes wait for their readers")]
+    ParkedBytes,
     /// A request's authority was too long.
     #[error("authority too long")]
     Authority,
@@ -75,12 +80,29 @@ pub enum Event {
     GoawayReceived,
 }
 
+/// Who speaks HTTP/2 in a tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// Our frame engine for CONNECT.
+    #[default]
+    Own,
+    /// The `h2` crate.
+    H2,
+}
+
 /// Settings of a tunnel, the same value for both roles. Cheap to clone apart from its three hooks.
 #[derive(Clone)]
 pub struct Settings {
+    /// Who speaks HTTP/2.
+    pub engine: Engine,
+    /// Received bytes that may wait for their readers; shared by the tunnels of a shard. Our own
+    /// engine only: with `h2` the windows alone bound them.
+    pub parked: ParkedBudget,
     /// SETTINGS_INITIAL_WINDOW_SIZE, bytes.
     pub stream_window: u32,
-    /// Connection window, bytes; grows with open streams up to [`Settings::connection_window_max`].
+    /// Connection window, bytes. With `h2` it grows with open streams up to
+    /// [`Settings::connection_window_max`]; our own engine need not, because it gives connection
+    /// credit back as soon as bytes are parked in their stream.
     pub connection_window: u32,
     /// Bound of that growth, bytes.
     pub connection_window_max: u32,
@@ -98,7 +120,8 @@ pub struct Settings {
     pub max_streams: u32,
     /// Streams opened before the server's SETTINGS arrive (client).
     pub initial_send_streams: usize,
-    /// Bytes buffered for sending in one stream.
+    /// Bytes buffered for sending in one stream. Our own engine lets a stream have a whole turn
+    /// (256 KiB) while its tunnel has less than 2 MiB queued for all.
     pub send_buffer: usize,
     /// Streams reset for protocol errors over the life of a tunnel.
     pub local_error_resets: usize,
@@ -138,6 +161,8 @@ impl Settings {
         events: Rc<dyn Fn(Event)>,
     ) -> Self {
         Self {
+            engine: Engine::default(),
+            parked: ParkedBudget::new(64 << 20),
             stream_window: 4 << 20,
             connection_window: 16 << 20,
             connection_window_max: 256 << 20,

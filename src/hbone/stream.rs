@@ -1,25 +1,17 @@
 //! One stream: flow control, half-close, resets.
 //!
-//! What the peer sent before RST_STREAM stays readable: `h2` keeps the DATA it queued and reports the
-//! reset after it, or a clean end if END_STREAM came first. What we queued is discarded when either
-//! side resets.
+//! What the peer sent before RST_STREAM stays readable: the reset is reported after it, or a clean end
+//! if END_STREAM came first. What we queued is discarded when either side resets.
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::ResetCode;
-use super::guard::Role;
-use super::parking::RecvCell;
-use super::tunnel::{InFlight, Shared};
+use super::{ResetCode, engine, h2_engine};
 use crate::transport::Transport;
 
-/// Most bytes one stream may send at a time, so that streams of a tunnel take turns.
-const SEND_CHUNK_BYTES: usize = 256 * 1024;
 /// Why a stream ended before its time. A reset is never turned into a clean end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
@@ -49,62 +41,6 @@ impl From<StreamError> for io::Error {
     }
 }
 
-/// What both halves share.
-struct Link {
-    shared: Rc<Shared>,
-    id: u32,
-    send: RefCell<h2::SendStream<Bytes>>,
-    send_done: Cell<bool>,
-    reset: Cell<bool>,
-    _in_flight: InFlight,
-}
-
-impl Link {
-    fn reset(&self, code: ResetCode) {
-        if !self.reset.replace(true) {
-            self.send.borrow_mut().send_reset(code.code().into());
-        }
-    }
-
-    fn explain(&self, error: &h2::Error) -> StreamError {
-        explain(&self.shared, error)
-    }
-
-    /// `h2` names a bare reason for streams lost to GOAWAY as well as for streams that were reset.
-    fn explain_reason(&self, reason: h2::Reason) -> StreamError {
-        if let Some(failure) = self.shared.failure() {
-            return StreamError::Connection(failure.to_string());
-        }
-        let guard = &self.shared.guard;
-        let left_out = guard.goaway_received().is_some_and(|goaway| {
-            let ours = self.shared.role == Role::Client;
-            goaway.code != 0 || (ours && self.id > goaway.last_stream)
-        });
-        if left_out {
-            StreamError::GoneAway
-        } else if guard.goaway_sent().is_some_and(|goaway| goaway.code != 0) {
-            StreamError::Connection(format!("h2 failed: {reason}"))
-        } else if self.reset.get() {
-            StreamError::Closed
-        } else {
-            StreamError::Reset(reason.into())
-        }
-    }
-}
-
-/// A failure of `h2` in the words of this module.
-pub(super) fn explain(shared: &Shared, error: &h2::Error) -> StreamError {
-    match error.reason() {
-        Some(reason) if error.is_reset() && error.is_remote() => StreamError::Reset(reason.into()),
-        Some(_) if error.is_go_away() && error.is_remote() => StreamError::GoneAway,
-        Some(_) if error.is_reset() && !error.is_library() => StreamError::Closed,
-        _ => StreamError::Connection(shared.failure().map_or_else(
-            || format!("h2 failed: {error}"),
-            |failure| failure.to_string(),
-        )),
-    }
-}
-
 /// Both halves of a stream.
 pub struct Stream {
     recv: RecvHalf,
@@ -114,28 +50,10 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(
-        in_flight: InFlight,
-        shared: &Rc<Shared>,
-        send: h2::SendStream<Bytes>,
-        recv: Rc<RecvCell>,
-    ) -> Self {
-        let id = send.stream_id().as_u32();
-        let link = Rc::new(Link {
-            shared: Rc::clone(shared),
-            id,
-            send: RefCell::new(send),
-            send_done: Cell::new(false),
-            reset: Cell::new(false),
-            _in_flight: in_flight,
-        });
+    fn new(recv: RecvHalf, send: SendHalf) -> Self {
         Self {
-            recv: RecvHalf {
-                cell: recv,
-                link: Rc::clone(&link),
-                ended: false,
-            },
-            send: SendHalf { link },
+            recv,
+            send,
             rest: Bytes::new(),
         }
     }
@@ -147,13 +65,29 @@ impl Stream {
     }
 }
 
+impl From<(engine::stream::RecvHalf, engine::stream::SendHalf)> for Stream {
+    fn from((recv, send): (engine::stream::RecvHalf, engine::stream::SendHalf)) -> Self {
+        Self::new(RecvHalf(Recv::Own(recv)), SendHalf(Send::Own(send)))
+    }
+}
+
+impl From<(h2_engine::stream::RecvHalf, h2_engine::stream::SendHalf)> for Stream {
+    fn from((recv, send): (h2_engine::stream::RecvHalf, h2_engine::stream::SendHalf)) -> Self {
+        Self::new(RecvHalf(Recv::H2(Box::new(recv))), SendHalf(Send::H2(send)))
+    }
+}
+
+#[derive(Debug)]
+enum Recv {
+    Own(engine::stream::RecvHalf),
+    /// Boxed: relays are as large as the larger kind.
+    H2(Box<h2_engine::stream::RecvHalf>),
+}
+
 /// Receiving half. Dropped before the peer's END_STREAM was seen: RST_STREAM(CANCEL), except on a
 /// server that has finished sending, which says NO_ERROR.
-pub struct RecvHalf {
-    cell: Rc<RecvCell>,
-    link: Rc<Link>,
-    ended: bool,
-}
+#[derive(Debug)]
+pub struct RecvHalf(Recv);
 
 impl RecvHalf {
     /// The next bytes, never empty; `None` at the peer's END_STREAM. What arrived before a reset is
@@ -162,33 +96,38 @@ impl RecvHalf {
     /// # Errors
     /// See [`StreamError`].
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        let outcome = ready!(self.cell.poll_data(cx));
-        self.ended |= !matches!(outcome, Ok(Some(_)));
-        Poll::Ready(outcome)
+        match &mut self.0 {
+            Recv::Own(recv) => recv.poll_data(cx),
+            Recv::H2(recv) => recv.poll_data(cx),
+        }
+    }
+
+    /// More bytes that are here already, to be forwarded together with those just taken. Never the end.
+    pub fn take_more(&mut self) -> Option<Bytes> {
+        match &mut self.0 {
+            Recv::Own(recv) => recv.take_more(),
+            Recv::H2(_) => None,
+        }
     }
 
     /// Gives the peer credit for bytes that were really forwarded.
     pub fn forwarded(&mut self, bytes: usize) {
-        self.cell.forwarded(bytes);
-    }
-}
-
-impl Drop for RecvHalf {
-    fn drop(&mut self) {
-        self.link.shared.forget(self.link.id);
-        // A server that answered in full and wants no more says NO_ERROR, which `h2` does by itself
-        // (RFC 9113 section 8.1).
-        let answered = self.link.shared.role == Role::Server && self.link.send_done.get();
-        if !self.ended && !answered {
-            self.link.reset(ResetCode::Cancel);
+        match &mut self.0 {
+            Recv::Own(recv) => recv.forwarded(bytes),
+            Recv::H2(recv) => recv.forwarded(bytes),
         }
     }
 }
 
-/// Sending half. Dropped before [`SendHalf::finish`]: RST_STREAM(CANCEL).
-pub struct SendHalf {
-    link: Rc<Link>,
+#[derive(Debug)]
+enum Send {
+    Own(engine::stream::SendHalf),
+    H2(h2_engine::stream::SendHalf),
 }
+
+/// Sending half. Dropped before [`SendHalf::finish`]: RST_STREAM(CANCEL).
+#[derive(Debug)]
+pub struct SendHalf(Send);
 
 impl SendHalf {
     /// Asks to send up to `want` bytes (> 0) and answers how many may be sent now (> 0). The credit
@@ -202,30 +141,19 @@ impl SendHalf {
         cx: &mut Context<'_>,
         want: usize,
     ) -> Poll<Result<usize, StreamError>> {
-        if self.link.send_done.get() {
-            return Poll::Ready(Err(StreamError::Closed));
-        }
-        let mut send = self.link.send.borrow_mut();
-        let want = want.clamp(1, SEND_CHUNK_BYTES);
-        send.reserve_capacity(want);
-        let ready_now = send.capacity();
-        if ready_now > 0 {
-            return Poll::Ready(Ok(ready_now.min(want)));
-        }
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(granted)) => Poll::Ready(Ok(granted.min(want))),
-            Some(Err(error)) => Poll::Ready(Err(self.link.explain(&error))),
-            None => {
-                drop(send);
-                Poll::Ready(Err(self.end(cx)))
-            }
+        match &mut self.0 {
+            Send::Own(send) => send.poll_capacity(cx, want),
+            Send::H2(send) => send.poll_capacity(cx, want),
         }
     }
 
     /// Gives reserved credit back. Call it before waiting for something to send, or an idle stream
     /// holds a part of the connection window.
     pub fn release(&mut self) {
-        self.link.send.borrow_mut().reserve_capacity(0);
+        match &mut self.0 {
+            Send::Own(send) => send.release(),
+            Send::H2(send) => send.release(),
+        }
     }
 
     /// Queues bytes, at most what [`SendHalf::poll_capacity`] granted.
@@ -236,7 +164,10 @@ impl SendHalf {
         if data.is_empty() {
             return Ok(());
         }
-        self.push(data, false)
+        match &mut self.0 {
+            Send::Own(send) => send.send(data),
+            Send::H2(send) => send.send(data),
+        }
     }
 
     /// Ends this direction: DATA without payload, END_STREAM. A second call does nothing.
@@ -244,49 +175,27 @@ impl SendHalf {
     /// # Errors
     /// See [`StreamError`].
     pub fn finish(&mut self) -> Result<(), StreamError> {
-        if self.link.send_done.get() {
-            return Ok(());
-        }
-        self.push(Bytes::new(), true)?;
-        self.link.send_done.set(true);
-        Ok(())
-    }
-
-    fn push(&self, data: Bytes, end: bool) -> Result<(), StreamError> {
-        let sent = self.link.send.borrow_mut().send_data(data, end);
-        sent.map_err(|_| self.end(&mut Context::from_waker(Waker::noop())))
-    }
-
-    /// Why nothing can be sent any more.
-    fn end(&self, cx: &mut Context<'_>) -> StreamError {
-        match self.link.send.borrow_mut().poll_reset(cx) {
-            Poll::Ready(Ok(reason)) => self.link.explain_reason(reason),
-            Poll::Ready(Err(error)) => self.link.explain(&error),
-            Poll::Pending => StreamError::Closed,
+        match &mut self.0 {
+            Send::Own(send) => send.finish(),
+            Send::H2(send) => send.finish(),
         }
     }
 
     /// RST_STREAM; bytes not yet sent are discarded. Does nothing on a stream that has ended.
     pub fn reset(&mut self, code: ResetCode) {
-        self.link.reset(code);
+        match &mut self.0 {
+            Send::Own(send) => send.reset(code),
+            Send::H2(send) => send.reset(code),
+        }
     }
 
     /// Ready when the peer reset the stream or the tunnel ended. `Reset(NoError)` after the peer's
     /// END_STREAM is a clean request to stop sending. Shares its waker with
     /// [`SendHalf::poll_capacity`]: poll both from one task.
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
-        let polled = self.link.send.borrow_mut().poll_reset(cx);
-        polled.map(|outcome| match outcome {
-            Ok(reason) => self.link.explain_reason(reason),
-            Err(error) => self.link.explain(&error),
-        })
-    }
-}
-
-impl Drop for SendHalf {
-    fn drop(&mut self) {
-        if !self.link.send_done.get() {
-            self.link.reset(ResetCode::Cancel);
+        match &mut self.0 {
+            Send::Own(send) => send.poll_reset(cx),
+            Send::H2(send) => send.poll_reset(cx),
         }
     }
 }
@@ -338,30 +247,8 @@ impl Transport for Stream {
     }
 }
 
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link")
-            .field("id", &self.id)
-            .field("send_done", &self.send_done)
-            .field("reset", &self.reset)
-            .finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Stream").field(&self.send.link).finish()
-    }
-}
-
-impl fmt::Debug for RecvHalf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RecvHalf").field(&self.link).finish()
-    }
-}
-
-impl fmt::Debug for SendHalf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SendHalf").field(&self.link).finish()
+        f.debug_tuple("Stream").field(&self.send).finish()
     }
 }

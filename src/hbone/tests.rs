@@ -4,6 +4,7 @@ mod abuse;
 mod answers;
 mod client_role;
 mod crowd;
+mod errors;
 mod flow;
 pub(super) mod frames;
 pub(super) mod harness;

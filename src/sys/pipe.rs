@@ -14,17 +14,23 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Makes a pipe of about `size` bytes. An unprivileged user past the kernel's quota gets a
-    /// smaller one (pipe(7)): see [`Pipe::size`].
+    /// Makes a pipe of about `size` bytes, or of a half, a quarter, … of it where the kernel does not
+    /// allow more: `fs.pipe-max-size`, or the quota of unprivileged users (pipe(7)). See
+    /// [`Pipe::size`].
     ///
     /// # Errors
     /// `EMFILE`, `ENFILE`.
     pub fn new(size: usize) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let size = match fcntl_setpipe_size(&write, size) {
-            Ok(size) => size,
-            // Over the quota: the pipe keeps the size it was made with.
-            Err(_) => rustix::pipe::fcntl_getpipe_size(&write)?,
+        let made_with = rustix::pipe::fcntl_getpipe_size(&write)?;
+        let mut wanted = size;
+        let size = loop {
+            match fcntl_setpipe_size(&write, wanted) {
+                Ok(size) => break size,
+                Err(_) if wanted / 2 > made_with => wanted /= 2,
+                // Over the quota: the pipe keeps the size it was made with.
+                Err(_) => break made_with,
+            }
         };
         Ok(Self { read, write, size })
     }
@@ -62,6 +68,20 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_pipe_that_may_not_be_as_large_as_wanted_is_as_large_as_it_may_be() {
+        let most = std::fs::read_to_string("/proc/sys/fs/pipe-max-size").unwrap();
+        let most: usize = most.trim().parse().unwrap();
+        let pipe = Pipe::new(most * 4).unwrap();
+        // A capability lifts the bound, a user past the quota gets less.
+        let sizes = [most, most * 4];
+        assert!(
+            sizes.contains(&pipe.size()) || pipe.size() <= 65_536,
+            "{}",
+            pipe.size()
+        );
+    }
 
     #[test]
     fn bytes_pass_from_socket_to_socket_and_the_end_is_seen() {

@@ -28,6 +28,14 @@ pub struct ConnectionOptions {
     pub keepalive: Option<Keepalive>,
     /// TCP_USER_TIMEOUT, if on.
     pub user_timeout: Option<Duration>,
+    /// SO_RCVBUF in bytes; `None`: the kernel adapts it.
+    pub receive_buffer: Option<usize>,
+    /// SO_SNDBUF in bytes; `None`: the kernel adapts it.
+    pub send_buffer: Option<usize>,
+    /// TCP_NOTSENT_LOWAT in bytes.
+    pub notsent_lowat: Option<u32>,
+    /// SO_BUSY_POLL in microseconds.
+    pub busy_poll: Option<u32>,
 }
 
 /// Options of a listening socket.
@@ -185,6 +193,18 @@ pub fn set_connection_options(fd: BorrowedFd<'_>, options: &ConnectionOptions) {
     }
     if options.user_timeout.is_some() {
         let _ = socket.set_tcp_user_timeout(options.user_timeout);
+    }
+    if let Some(bytes) = options.receive_buffer {
+        let _ = socket.set_recv_buffer_size(bytes);
+    }
+    if let Some(bytes) = options.send_buffer {
+        let _ = socket.set_send_buffer_size(bytes);
+    }
+    if let Some(bytes) = options.notsent_lowat {
+        let _ = socket.set_tcp_notsent_lowat(bytes);
+    }
+    if let Some(micros) = options.busy_poll {
+        let _ = super::steering::set_busy_poll(fd, micros);
     }
 }
 

@@ -143,6 +143,8 @@ label_enum! {
         LogQueue = "log_queue",
         /// Bytes buffered for sending.
         SendBuffer = "send_buffer",
+        /// Received bytes that wait for their readers.
+        ParkedBytes = "parked_bytes",
         /// Label sets of the traffic metrics.
         MetricSeries = "metric_series",
     }

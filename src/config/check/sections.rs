@@ -11,8 +11,8 @@ use super::super::problem::{Origin, ProblemKind, excerpt};
 use super::super::schema::Key;
 use super::super::value::{Bool, Choice, Integer, Kind, LogDirectives, Or, Span};
 use super::super::{
-    Http2, Keepalive, LogConfig, LogFormat, NodeMode, OriginalSource, Pool, SocketOptions,
-    Timeouts, TlsConfig, TlsRecords,
+    HboneEngine, Http2, Keepalive, LogConfig, LogFormat, NodeMode, OriginalSource, Pool,
+    SocketOptions, Timeouts, TlsConfig, TlsRecords,
 };
 use super::Text;
 use super::resolver::Resolver;
@@ -31,6 +31,8 @@ pub(super) fn tls(r: &mut Resolver) -> TlsConfig {
 }
 
 pub(super) fn http2(r: &mut Resolver) -> Http2 {
+    const ENGINES: Choice<HboneEngine> =
+        Choice(&[("own", HboneEngine::Own), ("h2", HboneEngine::H2)]);
     let default = Http2::default();
     let stream = Integer(1..=HTTP2_WINDOW_BYTES_MAX);
     let connection = Integer(HTTP2_WINDOW_BYTES_INITIAL..=HTTP2_WINDOW_BYTES_MAX);
@@ -43,6 +45,7 @@ pub(super) fn http2(r: &mut Resolver) -> Http2 {
             &connection,
         ),
         frame_size: r.get(Key::Http2FrameSize, default.frame_size, &frame),
+        engine: r.get(Key::HboneEngine, default.engine, &ENGINES),
     };
     let needed = http2
         .stream_window

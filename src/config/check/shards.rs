@@ -2,6 +2,7 @@
 //!
 //! The reference's rules wherever the operator says anything. When nothing is said we differ: one
 //! shard for each CPU this process may use, because a shard shares nothing and costs little idle.
+//! Count and pinning: tuning/results, shards.
 
 use super::super::limits::SHARDS_MAX;
 use super::super::problem::{Origin, ProblemKind};

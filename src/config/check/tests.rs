@@ -2,6 +2,7 @@
 
 mod broken;
 mod docs;
+mod tuning;
 mod variables;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::raw::{MESH_FILE, Sources};
 use crate::config::{
-    Forward, ForwardTarget, LogFormat, OriginalSource, ServiceAccountRef, TlsRecords,
+    Forward, ForwardTarget, HboneEngine, LogFormat, OriginalSource, ServiceAccountRef, TlsRecords,
 };
 
 /// The environment of the working node that the documentation shows.
@@ -134,6 +135,7 @@ fn defaults_are_the_documented_ones() {
     assert!(config.localhost_app_tunnel && config.response_baggage);
     assert!(!config.tls.tls12 && !config.tls.pqc_only && !config.authz_info_logging);
     assert_eq!(config.tls.records, TlsRecords::InPlace);
+    assert_eq!(config.http2.engine, HboneEngine::Own);
     assert_eq!(
         config.shards.count, 8,
         "one shard for each CPU when nothing is said"
@@ -421,6 +423,7 @@ localState: state.yaml
 identityDir: /etc/ids
 tls: {tls12: true, compliancePolicy: pqc, records: rustls}
 http2: {streamWindow: 1048576, frameSize: 65536}
+hbone: {engine: h2}
 pool: {unusedReleaseTimeout: 1m30s}
 socket: {packetMark: 7, originalSource: required, reusePort: true, keepalive: {time: 1500ms}}
 timeouts: {dial: 3, policyWait: 250ms}
@@ -486,6 +489,7 @@ fn an_own_file_describes_a_whole_node() {
     assert_eq!(config.identity_dir, Some("/etc/ids".into()));
     assert!(config.tls.tls12 && config.tls.pqc_only);
     assert_eq!(config.tls.records, TlsRecords::Rustls);
+    assert_eq!(config.http2.engine, HboneEngine::H2);
     assert_eq!(
         (config.http2.stream_window, config.http2.frame_size),
         (1_048_576, 65_536)

@@ -40,6 +40,11 @@ impl Tunnel {
         !self.spent.get() && self.leases.get() < limit
     }
 
+    /// Whether its streams wait because the peer takes nothing on the whole connection.
+    pub(super) fn is_congested(&self) -> bool {
+        self.opener.get().is_some_and(Opener::is_congested)
+    }
+
     /// Waits for the dial.
     pub(super) async fn up(&self) -> Result<Opener, CloseReason> {
         self.dialled.wait().await?;

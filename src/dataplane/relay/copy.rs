@@ -13,11 +13,14 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use pin_project_lite::pin_project;
 
+use super::pieces::Pieces;
 use super::splice::{self, Spliced};
-use crate::config::limits::{RELAY_BUFFER_BYTES, RELAY_PROMOTE_READS, RELAY_TURN_BYTES_MAX};
+use super::tuned;
+use crate::config::limits::RELAY_TURN_BYTES_MAX;
 use crate::dataplane::rt::{self, First, Socket};
 use crate::decision::authorize::Permit;
 use crate::hbone::ResetCode;
+use crate::hbone::blocks::Block;
 use crate::hbone::stream::{RecvHalf, SendHalf, StreamError};
 
 /// Where a direction failed.
@@ -94,7 +97,7 @@ impl From<io::Error> for Cause {
 
 thread_local! {
     /// Lent for the moment between a receive and the send that follows, never across an await.
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; RELAY_BUFFER_BYTES].into());
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; tuned::buffer_bytes()].into());
 }
 
 /// Receives in a row without a wait in between. With epoll, readiness may be known already, so a
@@ -203,7 +206,7 @@ async fn copy_until_bulk(
                 count(bytes as u64);
                 turn.step(bytes).await;
                 full = if more { full + 1 } else { 0 };
-                if full >= RELAY_PROMOTE_READS {
+                if full >= tuned::promote_reads() {
                     return Ok(Copied::Bulk);
                 }
                 if !more {
@@ -297,17 +300,11 @@ pub(super) async fn tcp_to_tunnel(
         }
         // Room is asked for only once bytes are there: reserved and unused, it would be taken from
         // the other streams of the tunnel.
-        let room = match poll_fn(|cx| to.poll_capacity(cx, RELAY_BUFFER_BYTES)).await {
-            Ok(room) => room.min(RELAY_BUFFER_BYTES),
+        let room = match poll_fn(|cx| to.poll_capacity(cx, tuned::buffer_bytes())).await {
+            Ok(room) => room.min(tuned::buffer_bytes()),
             Err(error) => return stopped(error),
         };
-        let received =
-            BUFFER.with_borrow_mut(|buffer| match from.try_recv(&mut buffer[..room]) {
-                Ok(received) => Ok(Some(Bytes::copy_from_slice(&buffer[..received]))),
-                Err(error) if is_transient(&error) => Ok(None),
-                Err(error) => Err(source(error)),
-            })?;
-        let Some(data) = received else {
+        let Some(data) = receive(from, room)? else {
             to.release();
             wait = true;
             continue;
@@ -323,6 +320,33 @@ pub(super) async fn tcp_to_tunnel(
             to.release();
         }
         turn.step(bytes).await;
+    }
+}
+
+/// Below this, bytes are copied out of the block they were received into, which is then used again at
+/// once.
+const SHARE_BYTES_MIN: usize = 32 * 1024;
+
+/// Receives at most `room` bytes; large ones are sealed from where they were received.
+fn receive(from: &Socket, room: usize) -> Result<Option<Bytes>, Failure> {
+    let mut block = Block::take();
+    let buffer = block.room();
+    let room = room.min(buffer.len());
+    match from.try_recv(&mut buffer[..room]) {
+        Ok(received) if received >= SHARE_BYTES_MIN => Ok(Some(block.fill(received))),
+        Ok(received) => {
+            let data = Bytes::copy_from_slice(&buffer[..received]);
+            block.give_back();
+            Ok(Some(data))
+        }
+        Err(error) => {
+            block.give_back();
+            if is_transient(&error) {
+                Ok(None)
+            } else {
+                Err(source(error))
+            }
+        }
     }
 }
 
@@ -344,19 +368,19 @@ pub(super) async fn tunnel_to_tcp(
     count: impl Fn(u64),
 ) -> Result<(), Failure> {
     let mut turn = Turn::default();
+    let mut pieces = Pieces::default();
     loop {
-        let data = match turn.wait(poll_fn(|cx| from.poll_data(cx))).await {
-            Ok(Some(data)) => data,
+        match turn.wait(poll_fn(|cx| from.poll_data(cx))).await {
+            Ok(Some(data)) => pieces.gather(data, from),
             Ok(None) => return half_close(to),
             Err(error) => return Err(source(error)),
-        };
-        let mut rest = &data[..];
-        while !rest.is_empty() {
-            match to.try_send(rest) {
+        }
+        let bytes = pieces.bytes();
+        while pieces.bytes() > 0 {
+            match pieces.send(to) {
                 Ok(sent) => {
                     count(sent as u64);
                     from.forwarded(sent);
-                    rest = &rest[sent..];
                 }
                 Err(error) if is_transient(&error) => {
                     turn.wait(to.writable()).await.map_err(sink)?;
@@ -364,7 +388,7 @@ pub(super) async fn tunnel_to_tcp(
                 Err(error) => return Err(sink(error)),
             }
         }
-        turn.step(data.len()).await;
+        turn.step(bytes).await;
     }
 }
 

@@ -9,9 +9,8 @@ use std::cell::RefCell;
 use std::io;
 
 use super::copy::{Failure, Turn, half_close, is_transient, sink, source};
-use crate::config::limits::{
-    RELAY_DEMOTE_WAITS, RELAY_PIPE_BYTES, RELAY_PIPE_BYTES_MIN, RELAY_PIPES_KEPT_MAX,
-};
+use super::tuned;
+use crate::config::limits::{RELAY_DEMOTE_WAITS, RELAY_PIPE_BYTES_MIN, RELAY_PIPES_KEPT_MAX};
 use crate::dataplane::rt::Socket;
 use crate::sys::pipe::Pipe;
 
@@ -29,12 +28,13 @@ pub(super) struct Loan {
 impl Loan {
     /// A pipe of useful size, or `None`: the direction goes on copying.
     pub(super) fn take() -> Option<Self> {
+        let wanted = tuned::pipe_bytes()?;
         let pooled = POOL.with_borrow_mut(Vec::pop);
         let pipe = match pooled {
             Some(pipe) => pipe,
-            None => Pipe::new(RELAY_PIPE_BYTES).ok()?,
+            None => Pipe::new(wanted).ok()?,
         };
-        (pipe.size() >= RELAY_PIPE_BYTES_MIN).then_some(Self {
+        (pipe.size() >= RELAY_PIPE_BYTES_MIN.min(wanted)).then_some(Self {
             pipe: Some(pipe),
             inside: 0,
         })

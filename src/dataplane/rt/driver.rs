@@ -7,6 +7,8 @@ use std::io;
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 
+use crate::config::tuning::RingFlags;
+
 /// Driver that runs a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriverKind {
@@ -14,6 +16,8 @@ pub enum DriverKind {
     IoUring,
     /// io_uring with COOP_TASKRUN (kernels before 6.1).
     IoUringCoop,
+    /// io_uring without flags, only when asked for.
+    IoUringPlain,
     /// epoll.
     Epoll,
 }
@@ -25,6 +29,7 @@ impl DriverKind {
         match self {
             Self::IoUring => "io_uring",
             Self::IoUringCoop => "io_uring-coop",
+            Self::IoUringPlain => "io_uring-plain",
             Self::Epoll => "epoll",
         }
     }
@@ -75,22 +80,44 @@ pub fn block_on<F: Future>(
     entries: u32,
     main: impl FnOnce(DriverReport) -> F,
 ) -> io::Result<F::Output> {
+    block_on_with(choice, RingFlags::Best, entries, main)
+}
+
+/// As [`block_on`], with a choice of the ring's flags.
+///
+/// # Errors
+/// As [`block_on`].
+pub fn block_on_with<F: Future>(
+    choice: crate::config::DriverChoice,
+    flags: RingFlags,
+    entries: u32,
+    main: impl FnOnce(DriverReport) -> F,
+) -> io::Result<F::Output> {
     let wanted = match choice {
         crate::config::DriverChoice::Auto => Wanted::Auto,
         crate::config::DriverChoice::IoUring => Wanted::IoUring,
         crate::config::DriverChoice::Epoll => Wanted::Epoll,
     };
-    let (built, report) = build(wanted, entries)?;
+    let (built, report) = build(wanted, kinds(flags), entries)?;
     Ok(match built {
         Built::Ring(mut runtime) => runtime.block_on(main(report)),
         Built::Epoll(mut runtime) => runtime.block_on(main(report)),
     })
 }
 
-fn build(wanted: Wanted, entries: u32) -> io::Result<(Built, DriverReport)> {
+/// Kinds of ring to try, best first.
+const fn kinds(flags: RingFlags) -> &'static [DriverKind] {
+    match flags {
+        RingFlags::Best => &[DriverKind::IoUring, DriverKind::IoUringCoop],
+        RingFlags::Coop => &[DriverKind::IoUringCoop],
+        RingFlags::Plain => &[DriverKind::IoUringPlain],
+    }
+}
+
+fn build(wanted: Wanted, kinds: &[DriverKind], entries: u32) -> io::Result<(Built, DriverReport)> {
     let mut reasons = Vec::new();
     if wanted != Wanted::Epoll {
-        for kind in [DriverKind::IoUring, DriverKind::IoUringCoop] {
+        for &kind in kinds {
             let mut size = entries.max(ENTRIES_MIN);
             loop {
                 match ring(kind, size) {
@@ -147,7 +174,7 @@ fn ring(kind: DriverKind, entries: u32) -> io::Result<Runtime<TimeDriver<IoUring
         DriverKind::IoUringCoop => {
             flags.setup_coop_taskrun();
         }
-        DriverKind::Epoll => {}
+        DriverKind::IoUringPlain | DriverKind::Epoll => {}
     }
     // Completions may outnumber submissions many times over when thousands of sockets turn ready.
     flags.setup_cqsize(entries.saturating_mul(4));

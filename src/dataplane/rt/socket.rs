@@ -78,6 +78,14 @@ impl Socket {
         sys::socket::send(self.fd(), bytes)
     }
 
+    /// As [`Socket::try_send`], for several slices.
+    ///
+    /// # Errors
+    /// As [`Socket::try_send`].
+    pub fn try_send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        sys::socket::send_vectored(self.fd(), slices)
+    }
+
     /// Moves bytes into a pipe without blocking; `Ok(0)` is end of stream.
     ///
     /// # Errors

@@ -159,12 +159,17 @@ fn out_of_descriptors_a_node_resets_who_waits_and_recovers() {
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         writeln!(orders, "{driver} {to}").unwrap();
         let node: SocketAddr = told(&mut lines, ADDRESS).parse().unwrap();
-        let connect = || patient(TcpStream::connect(node).unwrap());
+        // A reset may be here before the connect has returned.
+        let connect = || TcpStream::connect(node).map(patient);
         let mut clients: Vec<_> = (0..200).map(|_| connect()).collect();
         let mut served = 0;
         for client in &mut clients {
             // Served or cut; an error for lack of time would mean left hanging.
-            match client.read(&mut [0]) {
+            let read = match client {
+                Ok(client) => client.read(&mut [0]),
+                Err(error) => Err(error.kind().into()),
+            };
+            match read {
                 Ok(read) => served += read,
                 Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
             }
@@ -172,7 +177,10 @@ fn out_of_descriptors_a_node_resets_who_waits_and_recovers() {
         assert!((10..200).contains(&served), "{driver}: {served}");
         drop(clients);
         until("a connection to be served again", || {
-            matches!(connect().read(&mut [0]), Ok(1))
+            matches!(
+                connect().and_then(|mut client| client.read(&mut [0])),
+                Ok(1)
+            )
         });
         writeln!(orders).unwrap();
         let reached: u64 = told(&mut lines, COUNTS).parse().unwrap();

@@ -64,6 +64,7 @@ pub(super) fn config() -> Config {
         socket: SocketOptions::default(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),
+        tuning: crate::config::tuning::Tuning::default(),
         localhost_app_tunnel: true,
         response_baggage: true,
         authz_info_logging: false,

@@ -36,7 +36,7 @@ fn a_flood_of_control_frames_is_drained_then_closed() {
         ("unknown", frame(0x42, 0, 0, b"greased")),
     ];
     for (name, flood) in floods {
-        run(async {
+        run(async || {
             let world = World::new();
             let (mut peer, echo, _drain) = raw_client(&world).await;
             // Two SETTINGS frames were spent on the greeting.
@@ -61,7 +61,7 @@ fn a_flood_of_control_frames_is_drained_then_closed() {
 
 #[test]
 fn control_frames_are_forgiven_as_time_passes() {
-    run(async {
+    run(async || {
         let world = without_pings();
         let (mut peer, echo, _drain) = raw_client(&world).await;
         for _ in 0..20 {
@@ -79,7 +79,7 @@ fn control_frames_are_forgiven_as_time_passes() {
 
 #[test]
 fn rapid_resets_end_the_tunnel_and_slow_ones_do_not() {
-    run(async {
+    run(async || {
         let world = without_pings();
         let (mut peer, echo, _drain) = raw_client(&world).await;
         let mut stream = 1;
@@ -112,7 +112,7 @@ fn rapid_resets_end_the_tunnel_and_slow_ones_do_not() {
 
 #[test]
 fn streams_reset_before_they_are_accepted_end_the_tunnel() {
-    run(async {
+    run(async || {
         let (mut peer, echo, _drain) = raw_client(&World::new()).await;
         let mut burst = Vec::new();
         for number in 0..25 {
@@ -130,7 +130,7 @@ fn streams_reset_before_they_are_accepted_end_the_tunnel() {
 
 #[test]
 fn protocol_errors_on_many_streams_end_the_tunnel() {
-    run(async {
+    run(async || {
         let (mut peer, echo, _drain) = raw_client(&World::new()).await;
         let bad = [
             (":method", "CONNECT"),
@@ -152,7 +152,7 @@ fn protocol_errors_on_many_streams_end_the_tunnel() {
 
 #[test]
 fn empty_data_frames_are_forgiven_a_hundred_times() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (mut peer, echo, _drain) = raw_client(&world).await;
         peer.send(&headers(1, CONNECT)).await;
@@ -170,7 +170,7 @@ fn empty_data_frames_are_forgiven_a_hundred_times() {
 
 #[test]
 fn a_header_block_must_be_complete_in_time() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (mut peer, echo, _drain) = raw_client(&world).await;
         let block = block(CONNECT);
@@ -199,7 +199,7 @@ fn a_header_block_must_be_complete_in_time() {
 
 #[test]
 fn a_silent_client_is_dropped_at_the_preface_deadline() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (near, far) = tokio::io::duplex(1 << 16);
         let settings = world.settings.clone();
@@ -230,7 +230,7 @@ fn settings_and_their_acknowledgement_are_due() {
             4,
         ),
     ] {
-        run(async {
+        run(async || {
             let world = World::new();
             let (near, far) = tokio::io::duplex(1 << 16);
             let mut peer = Peer(near);
@@ -253,7 +253,7 @@ fn settings_and_their_acknowledgement_are_due() {
 
 #[test]
 fn something_other_than_http2_fails_the_handshake() {
-    run(async {
+    run(async || {
         let (near, far) = tokio::io::duplex(1 << 16);
         let mut peer = Peer(near);
         peer.send(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
@@ -270,7 +270,7 @@ fn something_other_than_http2_fails_the_handshake() {
 
 #[test]
 fn a_peer_that_does_not_read_cannot_keep_a_condemned_tunnel() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (near, far) = tokio::io::duplex(256);
         let mut peer = Peer(near);
@@ -300,7 +300,7 @@ fn a_peer_that_does_not_read_cannot_keep_a_condemned_tunnel() {
 
 #[test]
 fn acknowledgements_alone_are_not_a_first_settings_frame() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (near, far) = tokio::io::duplex(1 << 16);
         let mut peer = Peer(near);

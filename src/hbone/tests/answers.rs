@@ -14,7 +14,7 @@ use crate::hbone::stream::StreamError;
 
 #[test]
 fn a_status_other_than_200_fails_the_open() {
-    run(async {
+    run(async || {
         let (opener, driver, mut server, _drain) = tunnel(&World::new(), 1 << 16).await;
         spawn_local(driver);
         spawn_local(async move {
@@ -41,7 +41,7 @@ fn a_status_other_than_200_fails_the_open() {
 
 #[test]
 fn dropping_an_unanswered_request_cancels_its_stream() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (near, far) = tokio::io::duplex(1 << 16);
         let mut peer = Peer(near);
@@ -70,7 +70,7 @@ async fn one_request(world: &World) -> (Peer, server::Server<Pipe>, server::Inco
 #[test]
 fn a_server_that_answered_in_full_stops_its_client_without_error() {
     for (finish, code) in [(true, 0), (false, 8)] {
-        run(async {
+        run(async || {
             let (mut peer, mut server, incoming) = one_request(&World::new()).await;
             let (recv, mut send) = incoming.respond.accept(None).unwrap().split();
             spawn_local(async move { server.next().await.is_none() });
@@ -86,7 +86,7 @@ fn a_server_that_answered_in_full_stops_its_client_without_error() {
 
 #[test]
 fn a_client_that_gives_up_while_we_dial_is_noticed() {
-    run(async {
+    run(async || {
         let (mut peer, mut server, mut incoming) = one_request(&World::new()).await;
         let mut cx = Context::from_waker(Waker::noop());
         assert!(incoming.respond.poll_reset(&mut cx).is_pending());
@@ -103,7 +103,7 @@ fn a_client_that_gives_up_while_we_dial_is_noticed() {
 
 #[test]
 fn bytes_sent_before_the_answer_are_kept() {
-    run(async {
+    run(async || {
         let (mut peer, mut server, incoming) = one_request(&World::new()).await;
         let driver = spawn_local(async move { server.next().await.is_none() });
         let early: Vec<u8> = (0..2_000).flat_map(|_| data(1, b"early", false)).collect();

@@ -42,7 +42,7 @@ async fn accept(peer: &mut Peer) -> u32 {
 
 #[test]
 fn a_reset_is_reported_with_its_code_and_never_as_an_end() {
-    run(async {
+    run(async || {
         let (mut peer, opener, _driver) = raw_server(&World::new()).await;
         greet(&mut peer).await;
         for (code, expected) in [
@@ -77,7 +77,7 @@ fn a_reset_is_reported_with_its_code_and_never_as_an_end() {
 
 #[test]
 fn stop_sending_after_the_end_leaves_the_end_clean() {
-    run(async {
+    run(async || {
         let (mut peer, opener, _driver) = raw_server(&World::new()).await;
         greet(&mut peer).await;
         let opening = open(&opener);
@@ -96,7 +96,7 @@ fn stop_sending_after_the_end_leaves_the_end_clean() {
 
 #[test]
 fn our_resets_carry_the_code_we_chose() {
-    run(async {
+    run(async || {
         let (mut peer, opener, _driver) = raw_server(&World::new()).await;
         greet(&mut peer).await;
         for (code, number) in [
@@ -119,7 +119,7 @@ fn our_resets_carry_the_code_we_chose() {
 
 #[test]
 fn dropping_unfinished_halves_cancels_and_finished_ones_do_not() {
-    run(async {
+    run(async || {
         let (mut peer, opener, _driver) = raw_server(&World::new()).await;
         greet(&mut peer).await;
 
@@ -157,7 +157,7 @@ fn dropping_unfinished_halves_cancels_and_finished_ones_do_not() {
 
 #[test]
 fn an_open_that_is_given_up_is_cancelled() {
-    run(async {
+    run(async || {
         let (mut peer, opener, _driver) = raw_server(&World::new()).await;
         greet(&mut peer).await;
         let opening = open(&opener);
@@ -172,7 +172,7 @@ fn an_open_that_is_given_up_is_cancelled() {
 
 #[test]
 fn goaway_stops_new_streams_and_leaves_the_old_ones() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (mut peer, opener, driver) = raw_server(&world).await;
         greet(&mut peer).await;
@@ -203,7 +203,7 @@ fn goaway_stops_new_streams_and_leaves_the_old_ones() {
 
 #[test]
 fn goaway_with_an_error_fails_every_stream_with_a_clear_text() {
-    run(async {
+    run(async || {
         let (mut peer, opener, driver) = raw_server(&World::new()).await;
         greet(&mut peer).await;
         let (first, second) = (open(&opener), open(&opener));
@@ -229,7 +229,7 @@ fn goaway_with_an_error_fails_every_stream_with_a_clear_text() {
 
 #[test]
 fn a_refused_stream_may_be_retried() {
-    run(async {
+    run(async || {
         let (mut peer, opener, _driver) = raw_server(&World::new()).await;
         greet(&mut peer).await;
         let opening = open(&opener);
@@ -250,7 +250,7 @@ fn a_refused_stream_may_be_retried() {
 
 #[test]
 fn streams_beyond_the_peers_limit_wait_and_are_retryable_when_never_sent() {
-    run(async {
+    run(async || {
         let (mut peer, opener, driver) = raw_server(&World::new()).await;
         assert_eq!(opener.peer_max_streams(), 100);
         peer.send(&frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1])).await;
@@ -278,7 +278,7 @@ fn streams_beyond_the_peers_limit_wait_and_are_retryable_when_never_sent() {
 #[test]
 fn a_tunnel_let_go_says_goaway_when_its_last_stream_ends() {
     for ordered in [true, false] {
-        run(async {
+        run(async || {
             let (mut peer, opener, driver) = raw_server(&World::new()).await;
             greet(&mut peer).await;
             let opening = open(&opener);
@@ -312,7 +312,7 @@ fn a_tunnel_let_go_says_goaway_when_its_last_stream_ends() {
 
 #[test]
 fn an_aborted_tunnel_is_dropped_without_goaway() {
-    run(async {
+    run(async || {
         let (mut peer, opener, driver) = raw_server(&World::new()).await;
         greet(&mut peer).await;
         let opening = open(&opener);
@@ -332,7 +332,7 @@ fn an_aborted_tunnel_is_dropped_without_goaway() {
 
 #[test]
 fn a_broken_connection_never_looks_like_an_end() {
-    run(async {
+    run(async || {
         let (mut peer, opener, driver) = raw_server(&World::new()).await;
         greet(&mut peer).await;
         let opening = open(&opener);

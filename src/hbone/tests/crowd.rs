@@ -7,15 +7,15 @@ use tokio::task::spawn_local;
 
 use super::frames::{CONNECT, DATA, Peer, RST_STREAM, data, headers, window};
 use super::harness::{
-    Pipe, World, echo, pattern, raw_client, receive, receive_all, run, send_all, serve_echo,
-    settle, to, tunnel,
+    Pipe, World, echo, engine, pattern, raw_client, receive, receive_all, run, send_all,
+    serve_echo, settle, to, tunnel,
 };
-use crate::hbone::server;
+use crate::hbone::{Engine, server};
 
 /// What a slow reader of many one-byte frames must not do: kill the tunnel, or lose a byte.
 #[test]
 fn a_hundred_thousand_one_byte_frames_wait_for_a_slow_reader() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (near, far) = tokio::io::duplex(1 << 20);
         let mut peer = Peer(near);
@@ -46,7 +46,7 @@ fn a_hundred_thousand_one_byte_frames_wait_for_a_slow_reader() {
 
 #[test]
 fn two_hundred_thousand_small_messages_both_ways_trip_no_limit() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (opener, driver, server, _drain) = tunnel(&world, 1 << 16).await;
         spawn_local(driver);
@@ -72,7 +72,7 @@ fn two_hundred_thousand_small_messages_both_ways_trip_no_limit() {
 /// A peer may acknowledge each small frame with two WINDOW_UPDATEs, late and all at once.
 #[test]
 fn window_updates_that_answer_our_data_trip_no_limit() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (mut peer, echo, _drain) = raw_client(&world).await;
         peer.send(&headers(1, CONNECT)).await;
@@ -80,15 +80,15 @@ fn window_updates_that_answer_our_data_trip_no_limit() {
             let burst: Vec<u8> = (0..100).flat_map(|_| data(1, b"12345678", false)).collect();
             peer.send(&burst).await;
             let mut back = 0;
-            let mut frames = 0;
+            let mut frames = Vec::new();
             while back < 800 {
                 let frame = peer.find(&[DATA]).await.unwrap();
                 back += frame.payload.len();
-                frames += 1;
+                frames.push(u32::try_from(frame.payload.len()).unwrap());
             }
-            for _ in 0..frames {
-                peer.send(&window(0, 8)).await;
-                peer.send(&window(1, 8)).await;
+            for bytes in frames {
+                peer.send(&window(0, bytes)).await;
+                peer.send(&window(1, bytes)).await;
             }
         }
         peer.send(&data(1, b"end", true)).await;
@@ -152,21 +152,24 @@ async fn beside_stalled_readers(connection_window_max: u32) -> bool {
 
 #[test]
 fn stalled_readers_do_not_starve_the_other_streams() {
-    run(async {
+    run(async || {
         assert!(beside_stalled_readers(256 << 20).await);
     });
 }
 
+/// `h2` gives stream and connection credit back together, so it needs the window that grows. Our engine
+/// does not.
 #[test]
-fn stalled_readers_would_starve_the_others_in_a_fixed_window() {
-    run(async {
-        assert!(!beside_stalled_readers(16 << 20).await);
+fn stalled_readers_starve_the_others_in_a_fixed_window_with_h2_only() {
+    run(async || {
+        let moved = beside_stalled_readers(16 << 20).await;
+        assert_eq!(moved, engine() == Engine::Own);
     });
 }
 
 #[test]
 fn a_busy_tunnel_yields_once_a_batch() {
-    run(async {
+    run(async || {
         let mut world = World::new();
         let yields = Rc::new(Cell::new(0));
         let count = Rc::clone(&yields);

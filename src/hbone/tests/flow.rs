@@ -11,15 +11,16 @@ use super::frames::{
     window,
 };
 use super::harness::{
-    Pipe, World, pattern, raw_server, receive_all, run, send_all, serve_echo, settle, to, tunnel,
+    Pipe, World, pattern, raw_server, receive_all, run, run_between, send_all, serve_echo, settle,
+    to, tunnel,
 };
-use crate::hbone::server;
 use crate::hbone::stream::{RecvHalf, SendHalf};
+use crate::hbone::{Engine, server};
 use crate::transport::{Transport, recv, send_all as transport_send};
 
 #[test]
 fn bytes_come_back_as_they_were_sent_and_ends_stay_apart() {
-    run(async {
+    run(async || {
         let (opener, driver, server, _drain) = tunnel(&World::new(), 1 << 16).await;
         spawn_local(driver);
         serve_echo(server);
@@ -38,7 +39,7 @@ fn bytes_come_back_as_they_were_sent_and_ends_stay_apart() {
 
 #[test]
 fn a_half_closed_stream_still_receives() {
-    run(async {
+    run(async || {
         let (opener, driver, mut server, _drain) = tunnel(&World::new(), 1 << 16).await;
         spawn_local(driver);
         spawn_local(async move {
@@ -65,7 +66,7 @@ fn a_half_closed_stream_still_receives() {
 
 #[test]
 fn a_stream_is_a_transport() {
-    run(async {
+    run(async || {
         let (opener, driver, server, _drain) = tunnel(&World::new(), 1 << 16).await;
         spawn_local(driver);
         serve_echo(server);
@@ -89,7 +90,7 @@ fn a_stream_is_a_transport() {
 
 #[test]
 fn data_frames_are_gathered_and_bounded_by_the_send_buffer() {
-    run(async {
+    run(async || {
         let (mut peer, opener, _driver) = raw_server(&World::new()).await;
         peer.send(&frame(SETTINGS, 0, 0, &[])).await;
         let opening = spawn_local({
@@ -124,7 +125,7 @@ fn data_frames_are_gathered_and_bounded_by_the_send_buffer() {
 
 #[test]
 fn capacity_given_back_serves_another_stream() {
-    run(async {
+    run(async || {
         let (mut peer, opener, _driver) = raw_server(&World::new()).await;
         peer.send(&frame(SETTINGS, 0, 0, &[])).await;
         let mut sends: Vec<(RecvHalf, SendHalf)> = Vec::new();
@@ -148,7 +149,7 @@ fn capacity_given_back_serves_another_stream() {
 
 #[test]
 fn credit_is_given_for_forwarded_bytes_only() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (near, far) = tokio::io::duplex(8 << 20);
         let mut peer = Peer(near);
@@ -183,7 +184,15 @@ fn credit_is_given_for_forwarded_bytes_only() {
 }
 
 #[test]
-fn random_conversations_keep_every_byte() {
+fn random_conversations_keep_every_byte_whoever_speaks_to_whom() {
+    for client in [Engine::Own, Engine::H2] {
+        for server in [Engine::Own, Engine::H2] {
+            run_between([client, server], random_conversations);
+        }
+    }
+}
+
+async fn random_conversations() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move |bound: usize| {
         seed ^= seed << 13;
@@ -191,47 +200,45 @@ fn random_conversations_keep_every_byte() {
         seed ^= seed << 17;
         usize::try_from(seed % u64::try_from(bound).unwrap()).unwrap()
     };
-    run(async move {
-        for round in 0..8 {
-            let pipe = [64, 1_000, 1 << 16][round % 3];
-            let (opener, driver, server, _drain) = tunnel(&World::new(), pipe).await;
-            let driver = spawn_local(driver);
-            let echo = serve_echo(server);
-            let mut talks = Vec::new();
-            for number in 0..12 {
-                let length = [0, 1, 300, 5_000, 80_000, 400_000][random(6)];
-                let chunk = 1 + random(20_000);
-                let early_end = random(2) == 0;
-                let opener = opener.clone();
-                talks.push(spawn_local(async move {
-                    let (_, stream) = opener.open(&to("127.0.0.1:80")).await.unwrap();
-                    let (mut recv, mut send) = stream.split();
-                    let sent = pattern(length, number);
-                    let parts = sent.clone();
-                    let sender = spawn_local(async move {
-                        for part in parts.chunks(chunk) {
-                            let part = Bytes::copy_from_slice(part);
-                            send_all(&mut send, part).await.unwrap();
-                            tokio::task::yield_now().await;
-                        }
-                        if early_end {
-                            send.finish().unwrap();
-                        } else {
-                            settle().await;
-                            send.finish().unwrap();
-                        }
-                    });
-                    let back = receive_all(&mut recv).await.unwrap();
-                    sender.await.unwrap();
-                    assert!(back == sent);
-                }));
-            }
-            for talk in talks {
-                talk.await.unwrap();
-            }
-            drop(opener);
-            assert_eq!(driver.await.unwrap(), Ok(()));
-            assert_eq!(echo.ended.await.unwrap(), None);
+    for round in 0..8 {
+        let pipe = [64, 1_000, 1 << 16][round % 3];
+        let (opener, driver, server, _drain) = tunnel(&World::new(), pipe).await;
+        let driver = spawn_local(driver);
+        let echo = serve_echo(server);
+        let mut talks = Vec::new();
+        for number in 0..12 {
+            let length = [0, 1, 300, 5_000, 80_000, 400_000][random(6)];
+            let chunk = 1 + random(20_000);
+            let early_end = random(2) == 0;
+            let opener = opener.clone();
+            talks.push(spawn_local(async move {
+                let (_, stream) = opener.open(&to("127.0.0.1:80")).await.unwrap();
+                let (mut recv, mut send) = stream.split();
+                let sent = pattern(length, number);
+                let parts = sent.clone();
+                let sender = spawn_local(async move {
+                    for part in parts.chunks(chunk) {
+                        let part = Bytes::copy_from_slice(part);
+                        send_all(&mut send, part).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                    if early_end {
+                        send.finish().unwrap();
+                    } else {
+                        settle().await;
+                        send.finish().unwrap();
+                    }
+                });
+                let back = receive_all(&mut recv).await.unwrap();
+                sender.await.unwrap();
+                assert!(back == sent);
+            }));
         }
-    });
+        for talk in talks {
+            talk.await.unwrap();
+        }
+        drop(opener);
+        assert_eq!(driver.await.unwrap(), Ok(()));
+        assert_eq!(echo.ended.await.unwrap(), None);
+    }
 }

@@ -61,7 +61,9 @@ impl Frame {
             0x8c => 400,
             0x8d => 404,
             0x8e => 500,
-            // Literal with the name of entry 8, Huffman digits.
+            // Literal with the name of entry 8, plain digits.
+            0x08 if block[1] == 3 => std::str::from_utf8(&block[2..5]).unwrap().parse().unwrap(),
+            // The same in Huffman code.
             0x48 | 0x08 | 0x18 => digits(&block[2..2 + usize::from(block[1] & 0x7f)]),
             other => panic!("unexpected first field {other:#x}"),
         }

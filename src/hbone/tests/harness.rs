@@ -17,7 +17,7 @@ use crate::hbone::HboneError;
 use crate::hbone::client::{self, Driver, Opener};
 use crate::hbone::connect::{ConnectRequest, Forwarded, Refusal};
 use crate::hbone::server::{self, DrainHandle, Server};
-use crate::hbone::settings::{Event, LimitKind, Settings, Sleep};
+use crate::hbone::settings::{Engine, Event, LimitKind, Settings, Sleep};
 use crate::hbone::stream::{RecvHalf, SendHalf, Stream, StreamError};
 use crate::model::addr::Authority;
 use crate::model::baggage::Baggage;
@@ -125,12 +125,13 @@ impl World {
         let clock = Clock::new();
         let events: Rc<RefCell<Vec<Event>>> = Rc::default();
         let (timers, reader, log) = (Rc::clone(&clock), Rc::clone(&clock), Rc::clone(&events));
-        let settings = Settings::new(
+        let mut settings = Settings::new(
             Rc::new(move |time| Rc::clone(&timers).sleep(time)),
             Rc::new(|| Box::pin(tokio::task::yield_now())),
             Rc::new(move || reader.now()),
             Rc::new(move |event| log.borrow_mut().push(event)),
         );
+        settings.engine = engine();
         Self {
             clock,
             settings,
@@ -143,16 +144,34 @@ impl World {
     }
 }
 
-/// Runs a test on one thread; one that hangs fails.
-pub(crate) fn run(test: impl Future<Output = ()>) {
+thread_local! {
+    /// The engines of the worlds that are made: for clients and for servers.
+    static ENGINES: Cell<[Engine; 2]> = const { Cell::new([Engine::Own; 2]) };
+}
+
+/// The engine under test, where both ends have the same.
+pub(crate) fn engine() -> Engine {
+    ENGINES.get()[0]
+}
+
+/// Runs a test on one thread with each engine; one that hangs fails.
+pub(crate) fn run(test: impl AsyncFn()) {
+    for engine in [Engine::Own, Engine::H2] {
+        run_between([engine; 2], &test);
+    }
+}
+
+/// Runs a test with this engine for clients and that one for servers.
+pub(crate) fn run_between(engines: [Engine; 2], test: impl AsyncFn()) {
+    ENGINES.set(engines);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
     let bounded = async {
-        tokio::time::timeout(Duration::from_secs(40), test)
+        tokio::time::timeout(Duration::from_secs(40), test())
             .await
-            .expect("the test hangs");
+            .unwrap_or_else(|_| panic!("the test hangs with {engines:?}"));
     };
     tokio::task::LocalSet::new().block_on(&runtime, bounded);
 }
@@ -256,9 +275,11 @@ pub(crate) async fn tunnel(
     bytes: usize,
 ) -> (Opener, Driver<Pipe>, Server<Pipe>, DrainHandle) {
     let (near, far) = tokio::io::duplex(bytes);
+    let mut of_server = world.settings.clone();
+    of_server.engine = ENGINES.get()[1];
     let (client, server) = tokio::join!(
         client::handshake(Pipe(near), &world.settings),
-        server::handshake(Pipe(far), &world.settings),
+        server::handshake(Pipe(far), &of_server),
     );
     let ((opener, driver), (server, drain)) = (client.unwrap(), server.unwrap());
     (opener, driver, server, drain)

@@ -31,7 +31,7 @@ async fn answer_ping(peer: &mut Peer) {
 
 #[test]
 fn pings_go_out_ten_seconds_after_the_start_and_after_each_answer() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (mut peer, echo, _drain) = raw_client(&world).await;
         for _ in 0..3 {
@@ -52,7 +52,7 @@ fn pings_go_out_ten_seconds_after_the_start_and_after_each_answer() {
 
 #[test]
 fn a_server_says_goaway_when_a_pong_is_missing() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (mut peer, echo, _drain) = raw_client(&world).await;
         peer.send(&headers(1, CONNECT)).await;
@@ -71,7 +71,7 @@ fn a_server_says_goaway_when_a_pong_is_missing() {
 
 #[test]
 fn a_client_drops_the_connection_when_a_pong_is_missing() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (mut peer, opener, driver) = raw_server(&world).await;
         peer.send(&frame(4, 0, 0, &[])).await;
@@ -87,7 +87,7 @@ fn a_client_drops_the_connection_when_a_pong_is_missing() {
 
 #[test]
 fn a_client_waits_no_longer_for_a_silent_server_than_allowed() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (_peer, opener, driver) = raw_server(&world).await;
         let opening = spawn_local(async move { opener.open(&to("127.0.0.1:80")).await.map(drop) });
@@ -106,7 +106,7 @@ fn a_client_waits_no_longer_for_a_silent_server_than_allowed() {
 
 #[test]
 fn a_drain_takes_two_steps_and_waits_for_open_streams() {
-    run(async {
+    run(async || {
         let (mut peer, echo, drain) = raw_client(&World::new()).await;
         peer.send(&headers(1, CONNECT)).await;
         assert_eq!(peer.find(&[HEADERS]).await.unwrap().status(), 200);
@@ -147,7 +147,7 @@ fn a_drain_takes_two_steps_and_waits_for_open_streams() {
 
 #[test]
 fn draining_an_idle_tunnel_ends_it() {
-    run(async {
+    run(async || {
         let (opener, driver, server, drain) = tunnel(&World::new(), 1 << 16).await;
         let driver = spawn_local(driver);
         let echo = serve_echo(server);
@@ -160,7 +160,7 @@ fn draining_an_idle_tunnel_ends_it() {
 
 #[test]
 fn a_drain_under_load_loses_no_byte() {
-    run(async {
+    run(async || {
         let (opener, driver, server, drain) = tunnel(&World::new(), 1 << 14).await;
         let driver = spawn_local(driver);
         let echo = serve_echo(server);
@@ -188,7 +188,7 @@ fn a_drain_under_load_loses_no_byte() {
 
 #[test]
 fn an_abort_fails_every_stream_at_once() {
-    run(async {
+    run(async || {
         let (opener, driver, server, drain) = tunnel(&World::new(), 1 << 16).await;
         let driver = spawn_local(driver);
         let echo = serve_echo(server);
@@ -205,7 +205,7 @@ fn an_abort_fails_every_stream_at_once() {
 
 #[test]
 fn a_server_that_is_dropped_fails_its_streams() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (mut peer, echo, _drain) = raw_client(&world).await;
         peer.send(&headers(1, CONNECT)).await;

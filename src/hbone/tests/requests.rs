@@ -8,7 +8,7 @@ use crate::hbone::settings::LimitKind;
 
 #[test]
 fn malformed_connects_reset_their_stream_and_nothing_else() {
-    run(async {
+    run(async || {
         let (mut peer, echo, _drain) = raw_client(&World::new()).await;
         let malformed: &[&[(&str, &str)]] = &[
             &[
@@ -100,7 +100,7 @@ fn refused(long_host: &str) -> Vec<(Vec<(&str, &str)>, String)> {
 #[test]
 fn requests_that_cannot_be_served_get_their_status() {
     let long_host = format!("{}:80", "a".repeat(300));
-    run(async {
+    run(async || {
         let world = World::new();
         let (mut peer, echo, _drain) = raw_client(&world).await;
         let mut stream = 1;
@@ -131,7 +131,7 @@ fn requests_that_cannot_be_served_get_their_status() {
 
 #[test]
 fn too_many_or_too_large_fields_get_431() {
-    run(async {
+    run(async || {
         let world = World::new();
         let (mut peer, echo, _drain) = raw_client(&world).await;
         let many = |count: usize| {
@@ -154,7 +154,7 @@ fn too_many_or_too_large_fields_get_431() {
 
 #[test]
 fn a_header_list_beyond_what_is_advertised_gets_431_and_a_reset() {
-    run(async {
+    run(async || {
         let (mut peer, echo, _drain) = raw_client(&World::new()).await;
         let large = "v".repeat(70_000);
         let mut fields = CONNECT.to_vec();
@@ -176,7 +176,7 @@ fn a_header_list_beyond_what_is_advertised_gets_431_and_a_reset() {
 
 #[test]
 fn the_stream_after_the_last_one_allowed_is_refused() {
-    run(async {
+    run(async || {
         let (mut peer, echo, _drain) = raw_client(&World::new()).await;
         for number in 0..201 {
             peer.send(&headers(1 + 2 * number, CONNECT)).await;

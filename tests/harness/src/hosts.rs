@@ -60,6 +60,43 @@ impl Network {
         network
     }
 
+    /// Makes two hosts and one link between them, without a router: what one sends, the other
+    /// receives. For measurements, where forwarding would cost both time and evenness.
+    ///
+    /// # Panics
+    /// If a command fails; needs root.
+    #[must_use]
+    pub fn direct(names: [&str; 2]) -> Self {
+        let number = NETWORKS_MADE.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("cl{}-{number}", std::process::id());
+        let namespaces = names.map(|name| Namespace::new(format!("{prefix}-{name}")));
+        let [first, second] = namespaces.each_ref().map(|n| n.name.as_str());
+        run(
+            &format!("ip link add eth0 netns {first} type veth peer name eth0 netns {second}"),
+            "",
+        );
+        let join = |index: u8| {
+            let namespace = &namespaces[usize::from(index)];
+            let number = index + 1;
+            let (v4, v6) = Host::addresses(number);
+            run(
+                &format!("ip -n {} -batch -", namespace.name),
+                &format!(
+                    "addr add {v4}/16 dev eth0\n\
+                     addr add {v6}/16 dev eth0 nodad\n\
+                     link set eth0 up\n"
+                ),
+            );
+            namespace.choose_congestion_control();
+            Host::of(names[usize::from(index)], namespace, number)
+        };
+        let hosts = vec![join(0), join(1)];
+        Self {
+            hosts,
+            namespaces: namespaces.into(),
+        }
+    }
+
     /// The host of that name.
     ///
     /// # Panics
@@ -78,8 +115,7 @@ impl Host {
             &format!("ip link add eth0 netns {ns} type veth peer name h{number} netns {hub}"),
             "",
         );
-        let v4 = Ipv4Addr::new(10, 41, number, 2);
-        let v6 = Ipv6Addr::new(0xfd41, u16::from(number), 0, 0, 0, 0, 0, 2);
+        let (v4, v6) = Self::addresses(number);
         run(
             &format!("ip -n {hub} -batch -"),
             &format!(
@@ -98,18 +134,19 @@ impl Host {
                  route add default via fd41:{number:x}::1\n"
             ),
         );
-        // The machine's default may be BBR, whose pacing behaves badly on veth. A namespace may only
-        // choose what the machine does not restrict: everywhere Reno, often CUBIC too.
-        let chosen = ["cubic", "reno"].iter().find(|name| {
-            namespace
-                .try_sysctl("net/ipv4/tcp_congestion_control", name)
-                .is_ok()
-        });
-        assert!(
-            chosen.is_some(),
-            "neither CUBIC nor Reno on {}",
-            namespace.name
-        );
+        namespace.choose_congestion_control();
+        Self::of(name, namespace, number)
+    }
+
+    fn addresses(number: u8) -> (Ipv4Addr, Ipv6Addr) {
+        (
+            Ipv4Addr::new(10, 41, number, 2),
+            Ipv6Addr::new(0xfd41, u16::from(number), 0, 0, 0, 0, 0, 2),
+        )
+    }
+
+    fn of(name: &str, namespace: &Namespace, number: u8) -> Self {
+        let (v4, v6) = Self::addresses(number);
         Self {
             name: name.into(),
             namespace: namespace.name.as_str().into(),
@@ -123,6 +160,12 @@ impl Host {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Name of its network namespace, as `ip netns` knows it.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// IPv4 address.
@@ -232,6 +275,16 @@ impl Namespace {
         let namespace = Self { name, handle };
         run(&format!("ip -n {} link set lo up", namespace.name), "");
         namespace
+    }
+
+    /// The machine's default may be BBR, whose pacing behaves badly on veth. A namespace may only
+    /// choose what the machine does not restrict: everywhere Reno, often CUBIC too.
+    fn choose_congestion_control(&self) {
+        let chosen = ["cubic", "reno"].iter().find(|name| {
+            self.try_sysctl("net/ipv4/tcp_congestion_control", name)
+                .is_ok()
+        });
+        assert!(chosen.is_some(), "neither CUBIC nor Reno on {}", self.name);
     }
 
     fn set_sysctl(&self, key: &str, value: &str) {

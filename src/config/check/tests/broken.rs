@@ -127,6 +127,7 @@ const FILES: &[(&str, &str, &str)] = &[
         "`auto` is not `true` or `false`",
     ),
     ("tls: {tls12: True}", "4:14", "did you mean `true`?"),
+    ("hbone: {engine: own2}", "4:17", "did you mean `own`?"),
     (
         "tls: {records: inplace}",
         "4:16",

@@ -94,6 +94,7 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("CORELANE_RING_ENTRIES", "64", Used),
     ("CORELANE_TLS_RECORDS", "rustls", Used),
     ("CORELANE_BALANCE", "false", Used),
+    ("CORELANE_HBONE_ENGINE", "h2", Used),
     ("CORELANE_PIN", "false", Used),
     ("CORELANE_CONFIG", "absent.yaml", Refused),
 ];

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::guard::Guard;
+use crate::hbone::guard::Guard;
 use crate::transport::Transport;
 
 /// First size of a read; it doubles while reads come back full. A buffer that `h2` has not written

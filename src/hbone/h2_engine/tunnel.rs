@@ -9,12 +9,12 @@ use std::task::{Context, Poll, Waker};
 
 use rustc_hash::FxHashMap;
 
-use super::HboneError;
-use super::guard::{Guard, Role};
 use super::io::{Io, Wire};
-use super::keepalive::{Deadline, Keepalive};
 use super::parking::RecvCell;
-use super::settings::{LimitKind, Settings, Sleep};
+use crate::hbone::HboneError;
+use crate::hbone::guard::{Guard, Role};
+use crate::hbone::keepalive::{Deadlines, Keepalive, Pings};
+use crate::hbone::settings::{LimitKind, Settings, Sleep};
 use crate::transport::Transport;
 
 /// `h2` charges each waiting DATA frame below 256 bytes to a budget of the whole connection, and some
@@ -122,6 +122,19 @@ impl Drop for InFlight {
     }
 }
 
+/// The keepalive's view of `h2`.
+struct H2Pings(h2::PingPong);
+
+impl Pings for H2Pings {
+    fn send(&mut self) -> bool {
+        self.0.send_ping(h2::Ping::opaque()).is_ok()
+    }
+
+    fn poll_pong(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.0.poll_pong(cx).map(|pong| pong.is_ok())
+    }
+}
+
 /// What to do after a turn of `h2`.
 pub(super) enum Next {
     /// Give `h2` another turn.
@@ -138,10 +151,8 @@ pub(super) enum Next {
 pub(super) struct Core<T> {
     pub(super) shared: Rc<Shared>,
     wire: Rc<Wire<T>>,
-    keepalive: Option<Keepalive>,
-    first_settings: Deadline,
-    settings_ack: Deadline,
-    header_block: Deadline,
+    keepalive: Option<(Keepalive, H2Pings)>,
+    deadlines: Deadlines,
     yielding: Option<Sleep>,
     window: u32,
     drain_noticed: bool,
@@ -153,14 +164,11 @@ impl<T: Transport> Core<T> {
         let shared = Shared::new(role, settings);
         let wire = Wire::new(io);
         let io = Io::new(Rc::clone(&wire), Rc::clone(&shared.guard));
-        let timer = &settings.timer;
         let core = Self {
             shared,
             wire,
             keepalive: None,
-            first_settings: Deadline::started(timer, settings.preface_timeout),
-            settings_ack: Deadline::started(timer, settings.settings_ack_timeout),
-            header_block: Deadline::default(),
+            deadlines: Deadlines::start(settings),
             yielding: None,
             window: settings.connection_window,
             drain_noticed: false,
@@ -192,7 +200,8 @@ impl<T: Transport> Core<T> {
 
     /// The tunnel is up: starts the keepalive.
     pub(super) fn start(&mut self, pings: Option<h2::PingPong>) {
-        self.keepalive = pings.map(|pings| Keepalive::new(pings, &self.shared.settings));
+        let settings = &self.shared.settings;
+        self.keepalive = pings.map(|pings| (Keepalive::new(settings), H2Pings(pings)));
     }
 
     /// Before a turn: remembers the waker, looks at the clock. An error ends the tunnel.
@@ -210,10 +219,11 @@ impl<T: Transport> Core<T> {
         if let Some(limit) = self.missed_deadline(cx) {
             return Err(HboneError::Limit(limit));
         }
-        let dead = self
-            .keepalive
-            .as_mut()
-            .is_some_and(|pings| pings.poll_dead(&self.shared.settings, cx).is_ready());
+        let dead = self.keepalive.as_mut().is_some_and(|(keepalive, pings)| {
+            keepalive
+                .poll_dead(pings, &self.shared.settings, cx)
+                .is_ready()
+        });
         if dead {
             return Err(HboneError::PingTimeout);
         }
@@ -230,30 +240,7 @@ impl<T: Transport> Core<T> {
         let Shared {
             settings, guard, ..
         } = &*self.shared;
-        let timer = &settings.timer;
-        let first = (guard.settings_frames() == 0).then_some(0);
-        let ack = (!guard.settings_acked()).then_some(0);
-        let block = guard.open_block();
-        let limit = if self
-            .first_settings
-            .poll_missed(first, settings.preface_timeout, timer, cx)
-        {
-            LimitKind::PrefaceTimeout
-        } else if self
-            .settings_ack
-            .poll_missed(ack, settings.settings_ack_timeout, timer, cx)
-        {
-            LimitKind::SettingsAckTimeout
-        } else if self
-            .header_block
-            .poll_missed(block, settings.header_block_timeout, timer, cx)
-        {
-            LimitKind::HeaderBlockTimeout
-        } else {
-            return None;
-        };
-        guard.convict(limit);
-        Some(limit)
+        self.deadlines.poll_missed(guard, settings, cx)
     }
 
     /// The connection window to set before a turn, if it changed: with `n` streams open, `n` stalled

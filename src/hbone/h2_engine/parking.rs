@@ -8,8 +8,9 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 
-use super::stream::{StreamError, explain};
+use super::stream::explain;
 use super::tunnel::Shared;
+use crate::hbone::stream::StreamError;
 
 /// Parked frames below this are copied together; a slice would keep a whole read buffer alive.
 const COALESCE_BYTES: usize = 4096;
