@@ -8,6 +8,7 @@ pub mod limits;
 pub mod problem;
 pub mod raw;
 pub mod schema;
+pub mod server;
 pub mod tuning;
 
 mod defaults;

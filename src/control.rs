@@ -4,6 +4,7 @@ pub mod admin;
 pub mod certs;
 pub mod dump;
 pub mod exposition;
+pub mod grpc;
 pub mod http;
 pub mod local_state;
 pub mod logging;

@@ -3,10 +3,11 @@
 //! [`credentials`] turns PEM material into one immutable value per identity, [`verify`] turns a
 //! peer's chain into a proven identity, [`handshake`] runs both sides of a handshake over any
 //! [`Transport`](crate::transport::Transport) and [`stream`] carries the records afterwards, through
-//! our own record layer or through the TLS library.
+//! our own record layer or through the TLS library. [`control_plane`] is the client side towards servers
+//! that have a host name instead of an identity.
 //!
 //! Deliberately absent: session resumption, tickets and 0-RTT (each would skip verifying the peer
-//! again), server names, and any process-wide default provider.
+//! again), server names between workloads, and any process-wide default provider.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,6 +15,7 @@ use std::time::SystemTime;
 use crate::model::identity::Identity;
 
 pub mod certificate;
+pub mod control_plane;
 pub mod credentials;
 pub mod dev_pki;
 pub mod error;

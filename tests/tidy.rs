@@ -88,6 +88,7 @@ mod rules {
         ("monoio::", &["dataplane/rt"]),
         ("h2::", &["hbone"]),
         ("rustls::", &["tls"]),
+        ("tokio_rustls::", &["tls"]),
         ("webpki::", &["tls"]),
         ("rcgen::", &["tls"]),
         ("tokio::runtime", &["control", "app"]),

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -210,6 +211,11 @@ impl Credentials {
         &self.warnings
     }
 
+    /// For servers that know us by it.
+    pub(super) fn client_certificate(&self) -> Arc<dyn ResolvesClientCert> {
+        Arc::clone(&self.client.client_auth_cert_resolver)
+    }
+
     pub(super) fn server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
     }
@@ -226,7 +232,9 @@ struct LeafFacts {
     not_after: SystemTime,
 }
 
-fn read_certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+pub(super) fn read_certificates(
+    pem: &Pem,
+) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
     let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&pem.bytes).collect();
     let found = found.map_err(|error| CredentialsError::Pem {
         origin: pem.origin.clone(),

@@ -15,7 +15,7 @@ use rustls::{
 use super::verify::{ClientVerifier, ServerVerifier, TrustRoots};
 use super::{Records, TlsOptions};
 
-const ALPN_H2: &[u8] = b"h2";
+pub(super) const ALPN_H2: &[u8] = b"h2";
 
 const SUITES_TLS13: [SupportedCipherSuite; 2] = [
     suite::TLS13_AES_256_GCM_SHA384,
@@ -62,7 +62,7 @@ fn moves_records_in_place(options: TlsOptions) -> bool {
     options.records == Records::InPlace && !allows_tls12(options)
 }
 
-fn versions(options: TlsOptions) -> Vec<&'static SupportedProtocolVersion> {
+pub(super) fn versions(options: TlsOptions) -> Vec<&'static SupportedProtocolVersion> {
     let mut versions = vec![&version::TLS13];
     if allows_tls12(options) {
         versions.push(&version::TLS12);

@@ -111,6 +111,10 @@ impl TrustRoots {
         self.anchors.is_empty()
     }
 
+    pub(super) fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.algorithms
+    }
+
     /// Whether `chain` leads to one of these roots at `now`, for both uses of a workload
     /// certificate. The text says why not.
     pub(super) fn accepts_own(
@@ -123,7 +127,8 @@ impl TrustRoots {
         self.verify_path(leaf, intermediates, now, KeyUsage::client_auth())
     }
 
-    fn verify_path(
+    /// Whether a chain leads to one of these roots at `now` for `usage`.
+    pub(super) fn verify_path(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],

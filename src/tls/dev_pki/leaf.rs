@@ -1,6 +1,7 @@
 //! What a leaf of the throw-away authority says, sound or broken, and what was issued for it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use rcgen::ExtendedKeyUsagePurpose;
@@ -10,6 +11,10 @@ use crate::model::identity::Identity;
 use crate::tls::TlsOptions;
 use crate::tls::credentials::{Credentials, CredentialsError, Material, Pem};
 use crate::tls::pem;
+
+/// Forms of RFC 5280 `GeneralName`.
+const TAG_DNS: u8 = 0x82;
+const TAG_ADDRESS: u8 = 0x87;
 
 /// Use a leaf is allowed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,19 @@ impl Leaf {
     #[must_use]
     pub fn uris(self, uris: &[&[u8]]) -> Self {
         let list: Vec<u8> = uris.iter().flat_map(|uri| der(TAG_URI, uri)).collect();
+        self.raw_names(der(TAG_SEQUENCE, &list))
+    }
+
+    /// Carries these hosts, DNS names or addresses, instead of an identity: a server of the control
+    /// plane.
+    #[must_use]
+    pub fn hosts(self, hosts: &[&str]) -> Self {
+        let name = |host: &&str| match host.parse() {
+            Ok(IpAddr::V4(address)) => der(TAG_ADDRESS, &address.octets()),
+            Ok(IpAddr::V6(address)) => der(TAG_ADDRESS, &address.octets()),
+            Err(_) => der(TAG_DNS, host.as_bytes()),
+        };
+        let list: Vec<u8> = hosts.iter().flat_map(name).collect();
         self.raw_names(der(TAG_SEQUENCE, &list))
     }
 
