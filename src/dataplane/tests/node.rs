@@ -57,6 +57,8 @@ pub(super) fn config() -> Config {
         listeners: Listeners::default(),
         illegal_ports: vec![15_001, 15_006, 15_008],
         local_state: None,
+        discovery: None,
+        auth_token: crate::config::server::TokenSource::Default,
         identity_dir: None,
         tls: TlsConfig::default(),
         http2: Http2::default(),
