@@ -1,7 +1,9 @@
 //! Wiring: starts the control thread's parts and the shards in order, and stops them in order.
 
+mod background;
 pub mod bind;
 mod credentials;
+mod discovery;
 mod lifecycle;
 mod servers;
 pub mod shards;

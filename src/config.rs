@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use crate::model::workload::WorkloadInfo;
 use limits::Limits;
+use server::{Discovery, TokenSource};
 use tuning::Tuning;
 
 /// Port of captured outbound connections.
@@ -75,6 +76,10 @@ pub struct Config {
     pub illegal_ports: Vec<u16>,
     /// Workloads, services and policies from a file.
     pub local_state: Option<LocalStateSource>,
+    /// Workloads, services and policies from a control plane.
+    pub discovery: Option<Discovery>,
+    /// Token that control plane and certificate authority are shown.
+    pub auth_token: TokenSource,
     /// Certificates: `DIR/ns/NAMESPACE/sa/SERVICE_ACCOUNT/{tls.crt,tls.key,ca.crt}`.
     pub identity_dir: Option<PathBuf>,
     /// Versions and groups.

@@ -14,6 +14,7 @@
 mod admission;
 pub mod balance;
 mod capture;
+pub mod demand;
 mod dial;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;

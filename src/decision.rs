@@ -6,6 +6,7 @@ pub mod explain;
 #[cfg(test)]
 mod fixture;
 pub mod inbound;
+pub mod missing;
 pub mod route;
 
 /// Uniform random source: returns a value in `0..bound` (`bound` > 0).

@@ -5,6 +5,7 @@
 //! be read is refused whole, so that no policy is ever weaker than written, and the state already
 //! taken stays in force.
 
+pub mod cache;
 pub mod client;
 pub mod conversation;
 pub mod convert;

@@ -44,14 +44,7 @@ impl Certificates {
         match &config.identity_dir {
             Some(dir) => {
                 let told = Rc::clone(&shards);
-                let options = TlsOptions {
-                    tls12: config.tls.tls12,
-                    pqc_only: config.tls.pqc_only,
-                    records: match config.tls.records {
-                        TlsRecords::InPlace => Records::InPlace,
-                        TlsRecords::Rustls => Records::Library,
-                    },
-                };
+                let options = tls_options(config);
                 let clock = SystemTime::now;
                 let renewal = Renewal::new(
                     Rc::new(Files::new(dir.clone())),
@@ -78,7 +71,7 @@ impl Certificates {
     }
 
     /// Waits until each needed identity has its certificate or an error.
-    async fn first(&self) {
+    pub(crate) async fn first(&self) {
         let settled = async {
             loop {
                 let store = self.subscription.load();
@@ -121,6 +114,18 @@ impl Certificates {
             }
             changed
         });
+    }
+}
+
+/// Versions and groups, and who moves records.
+pub(crate) const fn tls_options(config: &Config) -> TlsOptions {
+    TlsOptions {
+        tls12: config.tls.tls12,
+        pqc_only: config.tls.pqc_only,
+        records: match config.tls.records {
+            TlsRecords::InPlace => Records::InPlace,
+            TlsRecords::Rustls => Records::Library,
+        },
     }
 }
 

@@ -10,8 +10,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::RunError;
+use super::background::Background;
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
+use super::discovery::Discovery;
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards, broadcast};
 use super::signals::Signals;
@@ -24,8 +26,7 @@ use crate::control::logging::{Filter, Logging, writer_options};
 use crate::control::readiness::Readiness;
 use crate::dataplane::balance::Neighbour;
 use crate::dataplane::rt;
-use crate::dataplane::shard::{Message, Plan, ShardMailbox};
-use crate::snapshot::Snapshot;
+use crate::dataplane::shard::{Message, Plan};
 use crate::sys;
 use crate::telemetry::line::LineFormat;
 use crate::telemetry::{Hub, HubOptions, LogWriter};
@@ -136,7 +137,16 @@ async fn node(
     let certificates = Rc::new(Certificates::start(&config, &state.current()).await);
     let endpoints = servers::bind(&config)?;
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
-    let mut shards = start_shards(&config, &state, &certificates, &hub, descriptors)?;
+    let discovery = Discovery::new(&config);
+    let started_from = Started {
+        config: &config,
+        state: &state,
+        certificates: &certificates,
+        discovery: discovery.as_ref(),
+        hub: &hub,
+        descriptors,
+    };
+    let mut shards = start_shards(&started_from)?;
     await_drivers(&mut shards).await?;
     certificates.tell(shards.mailboxes());
     let watchdog = shards.watchdog();
@@ -160,20 +170,21 @@ async fn node(
         },
         &stopped,
     );
-    state_task.done(now());
     proxy_task.done(now());
     tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
-    let background = background(
-        &config,
+    let background = Background {
+        config: &config,
         state,
-        &certificates,
-        shards.mailboxes(),
-        &hub,
+        discovery,
+        certificates: Rc::clone(&certificates),
+        mailboxes: shards.mailboxes(),
+        hub: &hub,
         recorder,
-    );
+        ready: state_task,
+    };
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
     let mut beside = std::pin::pin!(async {
-        tokio::join!(servers, background);
+        tokio::join!(servers, background.run());
         // A node whose endpoints are all off still carries traffic.
         std::future::pending::<()>().await;
     });
@@ -221,13 +232,25 @@ fn hub_options(config: &Config) -> HubOptions {
     }
 }
 
-fn start_shards(
-    config: &Arc<Config>,
-    state: &State,
-    certificates: &Certificates,
-    hub: &Hub,
+/// What shards are started from.
+struct Started<'a> {
+    config: &'a Arc<Config>,
+    state: &'a State,
+    certificates: &'a Certificates,
+    discovery: Option<&'a Discovery>,
+    hub: &'a Hub,
     descriptors: u64,
-) -> Result<Shards, StartError> {
+}
+
+fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
+    let Started {
+        config,
+        state,
+        certificates,
+        discovery,
+        hub,
+        descriptors,
+    } = *from;
     let listeners = bind_all(config)?;
     let mut neighbours = Vec::with_capacity(listeners.len());
     let mut inboxes = Vec::with_capacity(listeners.len());
@@ -268,6 +291,8 @@ fn start_shards(
             shards,
             inbox,
             heartbeat: Arc::default(),
+            open: discovery.is_none(),
+            asker: discovery.and_then(|discovery| discovery.asker(index)),
             descriptors,
         };
         let cpus = &config.shards.cpus;
@@ -306,30 +331,6 @@ async fn await_drivers(shards: &mut Shards) -> Result<(), StartError> {
         }
     }
     Ok(())
-}
-
-/// Everything that runs beside the shards until the node stops.
-async fn background(
-    config: &Config,
-    state: State,
-    certificates: &Certificates,
-    mailboxes: Vec<ShardMailbox>,
-    hub: &Hub,
-    recorder: metrics_exporter_prometheus::PrometheusHandle,
-) {
-    let housekeeping = async {
-        let mut every = tokio::time::interval(Duration::from_secs(5));
-        loop {
-            every.tick().await;
-            hub.housekeep(now().into_std());
-            recorder.run_upkeep();
-        }
-    };
-    let published = |snapshot: &Snapshot| {
-        broadcast(&mailboxes, || Message::Changed);
-        certificates.need(config, snapshot);
-    };
-    tokio::join!(state.follow(published), housekeeping);
 }
 
 fn died(event: Option<ShardEvent>) -> RunError {

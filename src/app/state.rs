@@ -1,21 +1,26 @@
-//! The mesh state of a node: read at start, read again when its file changes, published to shards.
+//! The mesh state of a node: a state file, a control plane, or both, published to shards.
+//!
+//! The file is read at start and again when it changes. [`owner`] holds the one builder both feed.
+
+mod overlay;
+pub(crate) mod owner;
 
 use std::sync::Arc;
+
+use owner::{Owner, SharedOwner};
 
 use crate::config::{Config, LocalStateSource};
 use crate::control::local_state::{self, LocalSource, LocalState, LocalStateError};
 use crate::control::watch::Watch;
 use crate::snapshot::Snapshot;
-use crate::snapshot::builder::Builder;
-use crate::snapshot::exchange::{Publisher, Subscription};
+use crate::snapshot::exchange::Subscription;
 
-/// Owner of the state: the only one who publishes.
+/// The state with the file it is fed from, if there is one.
 #[derive(Debug)]
 pub(crate) struct State {
     source: Option<LocalSource>,
     loaded: LocalState,
-    builder: Builder,
-    publisher: Publisher<Snapshot>,
+    owner: SharedOwner,
     watch: Option<Watch>,
 }
 
@@ -32,27 +37,33 @@ impl State {
             Some(source) => source.load()?,
             None => LocalState::default(),
         };
-        report(&loaded);
+        if source.is_some() {
+            report(&loaded);
+        }
         let node = config.node_name.clone().unwrap_or_default();
-        let mut builder = Builder::new(node);
-        let first = builder.apply(local_state::change_from(&LocalState::default(), &loaded));
+        let first = local_state::change_from(&LocalState::default(), &loaded);
+        let both = source.is_some() && config.discovery.is_some();
         Ok(Self {
             source,
             loaded,
-            builder,
-            publisher: Publisher::new(first),
+            owner: Owner::shared(node, first, both),
             watch,
         })
     }
 
     /// The state in force.
     pub(crate) fn current(&self) -> Arc<Snapshot> {
-        self.publisher.current()
+        self.owner.borrow().current()
     }
 
     /// For shards and servers.
     pub(crate) fn subscribe(&self) -> Subscription<Snapshot> {
-        self.publisher.subscribe()
+        self.owner.borrow().subscribe()
+    }
+
+    /// The owner, for the control plane's changes.
+    pub(crate) fn owner(&self) -> SharedOwner {
+        SharedOwner::clone(&self.owner)
     }
 
     /// Follows the file for ever: a good change is published, a bad one changes nothing.
@@ -90,13 +101,12 @@ impl State {
             return None;
         }
         report(&next);
-        let snapshot = self.builder.apply(change);
-        let generation = snapshot.generation();
-        self.publisher.publish(Arc::clone(&snapshot));
+        let snapshot = self.owner.borrow_mut().local(change);
         self.loaded = next;
         metrics::counter!("corelane_local_state_reloads").increment(1);
-        tracing::info!(target: "corelane::state", generation, "state file reloaded");
-        Some(snapshot)
+        let generation = snapshot.as_ref().map(|snapshot| snapshot.generation());
+        tracing::info!(target: "corelane::state", ?generation, "state file reloaded");
+        snapshot
     }
 }
 

@@ -1,6 +1,7 @@
 //! `RawConfig` → `Config`: every value parsed, every bound and contradiction checked, all problems
 //! collected. Pure.
 
+mod discovery;
 mod listeners;
 mod resolver;
 mod sections;
@@ -77,9 +78,10 @@ fn config(r: &mut Resolver) -> Option<Config> {
     let ring_entries = r.get(Key::RingEntries, RING_ENTRIES, &entries);
     let listeners = listeners::listeners(r, mode.as_ref(), ipv6_enabled, enable_proxy);
     let illegal_ports = listeners::illegal_ports(&listeners);
-    let local_state = local_state(r);
+    let discovery = discovery::discovery(r, node_name.as_ref());
+    let auth_token = discovery::auth_token(r, discovery.is_some());
+    let local_state = local_state(r, discovery.is_some());
     let identity_dir = identity_dir(r);
-    control_plane(r);
     dns(r);
     let istio_version = r.raw.mesh.metadata.get("ISTIO_VERSION");
     let istio_version = istio_version
@@ -102,6 +104,8 @@ fn config(r: &mut Resolver) -> Option<Config> {
         listeners,
         illegal_ports,
         local_state,
+        discovery,
+        auth_token,
         identity_dir,
         tls: sections::tls(r),
         http2: sections::http2(r),
@@ -178,7 +182,7 @@ fn mode(r: &mut Resolver) -> Option<NodeMode> {
     }
 }
 
-fn local_state(r: &mut Resolver) -> Option<LocalStateSource> {
+fn local_state(r: &mut Resolver, has_control_plane: bool) -> Option<LocalStateSource> {
     let path = r.optional_with_origin(Key::LocalState, &PathText);
     let inline = r.optional_with_origin(Key::LocalStateInline, &AnyText);
     match (path, inline) {
@@ -198,8 +202,9 @@ fn local_state(r: &mut Resolver) -> Option<LocalStateSource> {
         (Some((path, from)), None) => Some(path_source(r, &from, path)),
         (None, Some((text, _))) => Some(LocalStateSource::Inline(text)),
         (None, None) => {
-            if !r.is_given(Key::LocalState) {
-                let expected = "a file with workloads, services and policies (LOCAL_XDS_PATH)";
+            if !has_control_plane && !r.is_given(Key::LocalState) {
+                let expected = "a file with workloads, services and policies (LOCAL_XDS_PATH), or a \
+                                control plane (XDS_ADDRESS)";
                 r.missing(Key::LocalState, expected);
             }
             None
@@ -231,23 +236,6 @@ fn resolve(base_dir: &Path, origin: &Origin, path: PathBuf) -> PathBuf {
         base_dir.join(path)
     } else {
         path
-    }
-}
-
-/// Refuses the control plane that a ProxyConfig names, unless XDS_ADDRESS decided otherwise.
-fn control_plane(r: &mut Resolver) {
-    let Some(address) = r.raw.mesh.discovery_address.clone() else {
-        return;
-    };
-    if !address.text.is_empty() && !r.raw.control_plane_decided {
-        let kind = ProblemKind::NotBuilt {
-            what: format!(
-                "a control plane ({})",
-                super::problem::excerpt(&address.text)
-            ),
-            instead: "set XDS_ADDRESS to an empty text and give LOCAL_XDS_PATH",
-        };
-        r.problem_named(address.origin, "discoveryAddress", kind);
     }
 }
 

@@ -168,6 +168,18 @@ pub const SHARD_STUCK_AFTER: Duration = Duration::from_secs(2);
 const _: () = assert!(POLICY_WAIT.as_millis() < CONNECT_ANSWER_TIMEOUT.as_millis());
 const _: () = assert!(WORKLOAD_WAIT.as_millis() < CONNECT_ANSWER_TIMEOUT.as_millis());
 
+// ---- Look-ups on demand ------------------------------------------------------------------------
+
+/// Longest wait of a connection for the control plane to say what its destination is. The control
+/// thread itself gives up after 5 s; this is for a control thread that is busy.
+pub const DEMAND_WAIT: Duration = Duration::from_secs(6);
+/// Look-ups one shard may have waiting: more than it opens connections in the time they wait.
+pub const DEMAND_SHARD_WAITERS_MAX: usize = 4_096;
+/// Questions of all shards on their way to the control thread.
+pub const DEMAND_QUEUE_MAX: usize = 1_024;
+/// Questions asked for one connection: its destination, a waypoint, that one's gateway, one to spare.
+pub const DEMAND_ROUNDS_MAX: usize = 4;
+
 // ---- Sockets -----------------------------------------------------------------------------------
 
 /// Queue of connections the kernel holds for a listener (spec: lifecycle 8).

@@ -13,6 +13,10 @@ use super::yaml::{self, Node, Value};
 
 /// Beginning of metadata keys that is left out.
 pub(super) const METADATA_PREFIX: &str = "ISTIO_META_";
+/// Beginning of the variables that carry metadata as JSON.
+pub(super) const METADATA_JSON_PREFIX: &str = "ISTIO_METAJSON_";
+/// Beginning of the variables that carry headers for the control plane.
+pub(super) const XDS_HEADER_PREFIX: &str = "XDS_HEADER_";
 
 /// One ProxyConfig, as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

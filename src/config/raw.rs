@@ -157,8 +157,12 @@ pub struct RawConfig {
     pub(super) forwards: Vec<RawForward>,
     /// Merged mesh configuration.
     pub(super) mesh: ProxyConfig,
-    /// Whether `XDS_ADDRESS` is set, empty included: then `discoveryAddress` does not count.
-    pub(super) control_plane_decided: bool,
+    /// Extra headers for the control plane, by the end of their variables' names (`XDS_HEADER_*`).
+    pub(super) xds_headers: BTreeMap<String, Candidate>,
+    /// Metadata as JSON, by the end of its variables' names (`ISTIO_METAJSON_*`).
+    pub(super) metadata_json: BTreeMap<String, Candidate>,
+    /// Whether the process runs in Kubernetes (`KUBERNETES_SERVICE_HOST`).
+    pub(super) in_cluster: bool,
     /// Folder that relative paths in the configuration file start from.
     pub(super) base_dir: PathBuf,
     /// Whether the configuration file could not be read or parsed, so that what it may say is not
@@ -250,7 +254,7 @@ impl RawConfig {
                 }
             }
         }
-        self.control_plane_decided = env.contains_key("XDS_ADDRESS");
+        self.in_cluster = env.contains_key("KUBERNETES_SERVICE_HOST");
         for name in env.keys() {
             if !is_setting(name) {
                 self.judge_variable(env, name);
@@ -266,22 +270,36 @@ impl RawConfig {
             setting: String::new(),
             kind,
         };
-        if let Some(key) = name.strip_prefix(mesh::METADATA_PREFIX) {
-            if !unbuilt::METADATA_READ.contains(&key) {
-                self.warnings
-                    .push(warning(ProblemKind::NoEffect(unbuilt::METADATA_UNREAD)));
+        let family = [
+            (mesh::METADATA_JSON_PREFIX, &mut self.metadata_json),
+            (mesh::XDS_HEADER_PREFIX, &mut self.xds_headers),
+        ];
+        let family = family
+            .into_iter()
+            .find_map(|(prefix, values)| Some((name.strip_prefix(prefix)?, values)));
+        if let Some((end, values)) = family {
+            match env.get(name).and_then(|value| value.to_str()) {
+                Some(text) => {
+                    let candidate = Candidate {
+                        text: text.to_owned(),
+                        origin: origin(),
+                    };
+                    values.insert(end.to_owned(), candidate);
+                }
+                None => self.problem(origin(), "", ProblemKind::NotText),
             }
+        } else if name.starts_with(mesh::METADATA_PREFIX) {
+            // Read with the mesh configuration, which it overrides.
         } else if let Some(variable) = unbuilt::find(name) {
             let Some(text) = self.text_of(env, name) else {
                 return;
             };
-            // In a cluster every process has this one; it matters only as a default address.
-            if text.is_empty() || name == "KUBERNETES_SERVICE_HOST" && self.control_plane_decided {
+            if text.is_empty() {
                 return;
             }
-            let boolean = matches!(variable.rule, Rule::RefuseTrue | Rule::WarnTrue);
+            let boolean = matches!(variable.rule, Rule::RefuseTrue);
             match (variable.rule, text.as_str()) {
-                (Rule::RefuseTrue | Rule::WarnTrue, "false") => {}
+                (Rule::RefuseTrue, "false") => {}
                 (_, other) if boolean && other != "true" => {
                     let kind = ProblemKind::Invalid {
                         value: super::problem::excerpt(other),
@@ -294,7 +312,7 @@ impl RawConfig {
                     let (what, instead) = (variable.what.to_owned(), variable.instead);
                     self.problem(origin(), "", ProblemKind::NotBuilt { what, instead });
                 }
-                (Rule::Warn | Rule::WarnTrue, _) => {
+                (Rule::Warn, _) => {
                     self.warnings
                         .push(warning(ProblemKind::NoEffect(variable.what)));
                 }
@@ -344,6 +362,7 @@ impl RawConfig {
             (Key::AdminPort, self.mesh.admin_port.clone()),
             (Key::StatsPort, self.mesh.stats_port.clone()),
             (Key::Concurrency, self.mesh.concurrency.clone()),
+            (Key::XdsAddress, self.mesh.discovery_address.clone()),
         ] {
             self.values.entry(key).or_default().extend(value);
         }

@@ -61,6 +61,16 @@ settings! {
     ListenReadiness "listeners.readiness" [] "readiness endpoint";
     LocalState "localState" ["LOCAL_XDS_PATH"] "file with workloads, services and policies";
     LocalStateInline "localStateInline" ["LOCAL_XDS"] "the same as text";
+    XdsAddress "xds.address" ["XDS_ADDRESS"] "control plane: `https://HOST:PORT`, `http://HOST:PORT`, `unix:PATH`; empty: none. In Kubernetes `https://istiod.istio-system.svc:15012`, elsewhere none";
+    XdsRootCa "xds.rootCa" ["XDS_ROOT_CA"] "roots of the control plane: a PEM file, PEM text or `SYSTEM`; else `./var/run/secrets/istio/root-cert.pem`";
+    XdsAltHostname "xds.altHostname" ["ALT_XDS_HOSTNAME"] "name the control plane's certificate may have instead of its host's";
+    XdsOnDemand "xds.onDemand" ["XDS_ON_DEMAND"] "ask for addresses when they are needed instead of subscribing to all; default `false`";
+    XdsCacheDir "xds.cacheDir" ["CORELANE_XDS_CACHE_DIR"] "folder that keeps the last accepted resources, for a start without the control plane; none: nothing is kept";
+    AuthToken "authToken" ["AUTH_TOKEN"] "token shown to the control plane: a file or the token itself; else `./var/run/secrets/tokens/istio-token`, if it exists";
+    InstanceIp "instance.ip" ["INSTANCE_IP"] "own address, as told to the control plane";
+    InstanceIps "instance.ips" ["INSTANCE_IPS"] "own addresses, as told to the control plane";
+    PodName "instance.podName" ["POD_NAME"] "own pod, as told to the control plane";
+    PodNamespace "instance.podNamespace" ["POD_NAMESPACE"] "namespace of that pod";
     IdentityDir "identityDir" ["CORELANE_IDENTITY_DIR"] "folder with ns/NAMESPACE/sa/SERVICEACCOUNT/{tls.crt,tls.key,ca.crt}";
     Tls12 "tls.tls12" ["TLS12_ENABLED"] "take TLS 1.2 besides 1.3";
     CompliancePolicy "tls.compliancePolicy" ["COMPLIANCE_POLICY"] "`pqc`: X25519MLKEM768 only";
@@ -164,6 +174,14 @@ impl Key {
                 | Self::LocalState
                 | Self::LocalStateInline
                 | Self::IdentityDir
+                | Self::XdsRootCa
+                | Self::XdsAltHostname
+                | Self::XdsCacheDir
+                | Self::AuthToken
+                | Self::InstanceIp
+                | Self::InstanceIps
+                | Self::PodName
+                | Self::PodNamespace
                 | Self::CompliancePolicy
                 | Self::LogFilter
                 | Self::LogFormat

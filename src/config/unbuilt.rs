@@ -10,8 +10,6 @@ pub(super) enum Rule {
     RefuseValue,
     /// A boolean; refused when `true`, fine when `false`.
     RefuseTrue,
-    /// A boolean; a warning when `true`, fine when `false`.
-    WarnTrue,
     /// A warning unless empty.
     Warn,
 }
@@ -29,7 +27,8 @@ pub(super) struct Variable {
     pub(super) instead: &'static str,
 }
 
-const NO_CONTROL_PLANE: &str = "this node does not talk to a control plane";
+/// Why what concerns a control plane has no effect without one.
+pub(super) const NO_CONTROL_PLANE: &str = "this node does not talk to a control plane";
 const NO_CA: &str = "certificates come from CORELANE_IDENTITY_DIR";
 const NO_SHARED: &str = "only a shared node talks to a node agent";
 const NO_DNS: &str = "this version has no DNS proxy";
@@ -55,11 +54,6 @@ const fn warn(name: &'static str, what: &'static str) -> Variable {
 /// All of them. A family stands after the members that have a row of their own.
 pub(super) const VARIABLES: &[Variable] = &[
     refuse(
-        "XDS_ADDRESS",
-        "a control plane",
-        "leave it empty and give LOCAL_XDS_PATH",
-    ),
-    refuse(
         "CA_ADDRESS",
         "a certificate authority client",
         "unset it and give CORELANE_IDENTITY_DIR",
@@ -75,26 +69,10 @@ pub(super) const VARIABLES: &[Variable] = &[
         what: "a fake certificate authority",
         instead: "make a throw-away one with `corelane dev pki`",
     },
-    Variable {
-        name: "XDS_ON_DEMAND",
-        rule: Rule::WarnTrue,
-        what: NO_CONTROL_PLANE,
-        instead: "",
-    },
-    warn("XDS_ROOT_CA", NO_CONTROL_PLANE),
-    warn("ALT_XDS_HOSTNAME", NO_CONTROL_PLANE),
-    warn("XDS_HEADER_", NO_CONTROL_PLANE),
-    warn("AUTH_TOKEN", NO_CONTROL_PLANE),
-    warn("INSTANCE_IP", NO_CONTROL_PLANE),
-    warn("INSTANCE_IPS", NO_CONTROL_PLANE),
-    warn("POD_NAME", NO_CONTROL_PLANE),
-    warn("POD_NAMESPACE", NO_CONTROL_PLANE),
     warn(
         "SERVICE_ACCOUNT",
         "a dedicated node takes it from PROXY_WORKLOAD_INFO",
     ),
-    warn("KUBERNETES_SERVICE_HOST", NO_CONTROL_PLANE),
-    warn("ISTIO_METAJSON_", NO_CONTROL_PLANE),
     warn("CA_ROOT_CA", NO_CA),
     warn("ALT_CA_HOSTNAME", NO_CA),
     warn("CA_HEADER_", NO_CA),
@@ -104,16 +82,13 @@ pub(super) const VARIABLES: &[Variable] = &[
     warn("PREFERED_SERVICE_NAMESPACE", NO_DNS),
 ];
 
-/// Node metadata this version reads; other entries only matter to a control plane.
+/// Node metadata this node reads itself; other entries only matter to a control plane.
 pub(super) const METADATA_READ: [&str; 4] = [
     "CLUSTER_ID",
     "DNS_CAPTURE",
     "DNS_PROXY_ADDR",
     "ISTIO_VERSION",
 ];
-
-/// Why other metadata has no effect.
-pub(super) const METADATA_UNREAD: &str = NO_CONTROL_PLANE;
 
 /// Why the address of the DNS proxy has no effect.
 pub(super) const DNS_UNBUILT: &str = NO_DNS;
@@ -149,10 +124,10 @@ mod tests {
 
     #[test]
     fn families_match_by_their_beginning_and_others_exactly() {
-        assert_eq!(find("XDS_HEADER_FOO").map(|v| v.name), Some("XDS_HEADER_"));
+        assert_eq!(find("CA_HEADER_FOO").map(|v| v.name), Some("CA_HEADER_"));
         assert_eq!(find("CRL_PATH").map(|v| v.rule), Some(Rule::RefuseValue));
         assert!(find("CRL_PATHS").is_none());
-        assert!(find("XDS_HEADER_").is_some_and(|v| v.name == "XDS_HEADER_"));
+        assert!(find("CA_HEADER_").is_some_and(|v| v.name == "CA_HEADER_"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod address;
 mod cpus;
+mod server;
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -14,6 +15,7 @@ use super::limits::{DURATION_MAX, RESOURCE_NAME_BYTES_MAX};
 
 pub(super) use address::{Account, Address, Addresses, Target, WorkloadName};
 pub(super) use cpus::{Cpus, ShardCount, ShardRule};
+pub(super) use server::{Roots, SecretText, Server, header};
 
 /// A form of value.
 pub(super) trait Kind {

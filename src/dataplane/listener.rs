@@ -112,6 +112,10 @@ fn options_of(shard: &Shard, kind: &Kind) -> ConnectionOptions {
 async fn accept_loop(shard: Rc<Shard>, listener: Listener, position: usize, addr: SocketAddr) {
     let mut reserve = Reserve::new();
     let mut backoff = ACCEPT_BACKOFF_MIN;
+    // Until the policies are known, connections wait in the kernel's queue.
+    if let First::Left(()) = rt::race(shard.drain.wait(), shard.open.wait()).await {
+        return;
+    }
     loop {
         match rt::race(shard.drain.wait(), listener.readable()).await {
             First::Left(()) => return,

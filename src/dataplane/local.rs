@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::demand;
 use super::rt;
 use super::shard::Shard;
 use crate::config::{NodeMode, ServiceAccountRef};
+use crate::decision::missing::address_key;
 use crate::model::addr::NetworkAddress;
 use crate::model::workload::{Workload, WorkloadInfo};
 use crate::snapshot::Snapshot;
@@ -54,6 +56,18 @@ impl LocalKey {
         }
     }
 
+    /// What to ask the control plane for when the workload is not known: its address.
+    fn asked(&self, shard: &Shard) -> Option<Arc<str>> {
+        let discovery = shard.config.discovery.as_ref()?;
+        let ip = match self {
+            Self::Dedicated(_) => discovery.node.instance_ip.as_ref()?.parse().ok()?,
+            Self::Address(ip) => *ip,
+            Self::Account(_) => return None,
+        };
+        let on_demand = discovery.on_demand;
+        on_demand.then(|| address_key(&shard.config.network, ip))
+    }
+
     fn find(&self, snapshot: &Snapshot, network: &Arc<str>) -> Option<Arc<Workload>> {
         match self {
             Self::Dedicated(info) => snapshot.local_workload(info).cloned(),
@@ -83,10 +97,18 @@ pub(crate) async fn workload(
     key: &LocalKey,
 ) -> Result<Arc<Workload>, WorkloadUnknown> {
     let wait = shard.config.timeouts.workload_wait;
+    let find = || key.find(&shard.snapshot(), &shard.config.network);
+    if let Some(found) = find() {
+        return Ok(found);
+    }
     let search = async {
+        if let Some(asked) = key.asked(shard) {
+            // Without an answer somebody else's may still bring it.
+            let _ = demand::look_up(shard, &asked).await;
+        }
         loop {
             let changed = shard.changed.next();
-            if let Some(found) = key.find(&shard.snapshot(), &shard.config.network) {
+            if let Some(found) = find() {
                 return found;
             }
             changed.await;

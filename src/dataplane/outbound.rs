@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::capture::{self, Captured};
+use super::demand;
 use super::dial::{self, DialError};
 use super::listener::{Accepted, never};
 use super::local::LocalKey;
@@ -118,7 +119,7 @@ impl Open {
 
 /// Routes and dials. On failure everything is reported; the caller answers the client.
 pub(crate) async fn connect(shard: &Rc<Shard>, captured: Captured) -> Result<Open, CloseReason> {
-    match decide(shard, &captured) {
+    match decide(shard, &captured).await {
         Ok(route) => dial_route(shard, &captured, route).await,
         Err(reason) => {
             let (client, to) = (captured.client.get(), shown(&captured.target));
@@ -128,7 +129,7 @@ pub(crate) async fn connect(shard: &Rc<Shard>, captured: Captured) -> Result<Ope
     }
 }
 
-fn decide(shard: &Shard, captured: &Captured) -> Result<Route, CloseReason> {
+async fn decide(shard: &Shard, captured: &Captured) -> Result<Route, CloseReason> {
     let request = RouteRequest {
         source: Arc::clone(&captured.source),
         client: captured.client,
@@ -136,6 +137,7 @@ fn decide(shard: &Shard, captured: &Captured) -> Result<Route, CloseReason> {
         network: Arc::clone(&shard.config.network),
         hbone_port: shard.config.hbone_port(),
     };
+    demand::settle(shard, &request).await?;
     route(&request, &shard.snapshot(), &mut |bound| {
         shard.random(bound)
     })

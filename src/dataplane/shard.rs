@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::admission::{Admission, Slot, Slots};
 use super::balance::Balance;
+use super::demand::Demand;
 use super::listener::{self, Kind};
 use super::local::LocalKey;
 use super::pool::Pool;
@@ -46,6 +47,10 @@ pub(crate) struct Shard {
     pub(crate) admission: Rc<Admission>,
     /// Beats when state or credentials change.
     pub(crate) changed: Pulse,
+    /// Accept: the mesh state is complete.
+    pub(crate) open: Signal<()>,
+    /// Look-ups that wait for the control plane.
+    pub(crate) demand: Demand,
     /// Stop accepting.
     pub(crate) drain: Signal<()>,
     /// End everything.
@@ -89,7 +94,9 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         shards,
         inbox,
         heartbeat,
-        ..
+        open,
+        asker,
+        descriptors,
     } = plan;
     telemetry.counters().set_driver(DriverInfo {
         name: report.kind.as_str(),
@@ -104,16 +111,18 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         pool: Pool::default(),
         table: Rc::default(),
         admission: Admission::new(
-            (limits.unauthenticated_max(plan.descriptors) / parts).max(1),
+            (limits.unauthenticated_max(descriptors) / parts).max(1),
             limits.unauthenticated_per_source,
         ),
         changed: Pulse::default(),
+        open: Signal::default(),
+        demand: Demand::new(asker),
         drain: Signal::default(),
         force: Signal::default(),
         broken: Signal::default(),
         hbone: tunnel_settings::new(&config, &telemetry),
         slots: Slots::new(
-            (limits.connections_max(plan.descriptors) / parts).max(1),
+            (limits.connections_max(descriptors) / parts).max(1),
             Arc::clone(balance.own()),
         ),
         balance,
@@ -128,6 +137,9 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         telemetry,
     });
     tracing::debug!(target: "corelane::shard", index, driver = %report.kind, "shard started");
+    if open {
+        shard.open.fire(());
+    }
     for (position, planned) in listeners.into_iter().enumerate() {
         listener::start(&shard, position, planned)?;
     }
@@ -260,6 +272,8 @@ impl Shard {
     fn handle(self: &Rc<Self>, message: Message, heartbeat: &AtomicU64) -> bool {
         match message {
             Message::Changed => self.changed.beat(),
+            Message::Open => self.open.fire(()),
+            Message::Told(key, answered) => self.demand.told(&key, answered),
             Message::Drain => self.begin_drain(),
             Message::Force => {
                 self.begin_drain();

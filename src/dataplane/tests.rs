@@ -2,6 +2,7 @@
 
 mod capture;
 mod conversations;
+mod demand;
 mod drain;
 mod faults;
 mod life;

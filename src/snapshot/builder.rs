@@ -20,6 +20,8 @@ use crate::model::workload::{PortMap, Workload};
 #[derive(Debug, Default)]
 pub struct Builder {
     current: Snapshot,
+    /// What was folded in since the last snapshot can alter a verdict.
+    verdicts_may_change: bool,
 }
 
 impl Change {
@@ -66,12 +68,30 @@ impl Builder {
             workloads: WorkloadIndex::new(local_node),
             ..Snapshot::default()
         };
-        Self { current }
+        Self {
+            current,
+            verdicts_may_change: false,
+        }
     }
 
     /// Applies one atomic change (routing 1.5) and returns the next snapshot.
     pub fn apply(&mut self, change: Change) -> Arc<Snapshot> {
+        self.fold(change);
+        self.seal()
+    }
+
+    /// Makes everything folded in so far the next snapshot.
+    pub fn seal(&mut self) -> Arc<Snapshot> {
         self.current.generation += 1;
+        if std::mem::take(&mut self.verdicts_may_change) {
+            self.current.policy_generation = self.current.generation;
+        }
+        Arc::new(self.current.clone())
+    }
+
+    /// Takes in a part of the next snapshot. Parts of one response are folded in one by one and become
+    /// visible together, by [`Self::seal`]; what they share with no snapshot is changed in place.
+    pub fn fold(&mut self, change: Change) {
         let mut verdicts_may_change = false;
         for (key, policy) in change.policies {
             verdicts_may_change |= self.current.policies.put(key, policy);
@@ -96,10 +116,7 @@ impl Builder {
         for (key, change) in endpoints {
             self.change_endpoints(key, change);
         }
-        if verdicts_may_change {
-            self.current.policy_generation = self.current.generation;
-        }
-        Arc::new(self.current.clone())
+        self.verdicts_may_change |= verdicts_may_change;
     }
 
     /// Returns whether verdicts on open connections may change.

@@ -125,6 +125,10 @@ label_enum! {
         DialTimeout = "dial_timeout",
         /// Streams of one tunnel.
         StreamsPerTunnel = "streams_per_tunnel",
+        /// Time for the control plane to say what a destination is.
+        DemandWait = "demand_wait",
+        /// Look-ups that wait for the control plane.
+        DemandWaiters = "demand_waiters",
         /// HTTP/2 control frames of one connection.
         ControlFrames = "control_frames",
         /// Streams a peer may reset.

@@ -177,6 +177,18 @@ families! {
         "Changed state files that were taken over";
     STATE_RELOAD_FAILURES = unstable Counter "corelane_local_state_reload_failures" &[],
         "Changed state files that were refused; the previous state stays in force";
+    XDS_ENDS = unstable Counter "istio_xds_connection_terminations" &["reason"],
+        "Ends of the stream to the control plane";
+    XDS_MESSAGES = unstable Counter "istio_xds_message" &["url"],
+        "Responses of the control plane";
+    XDS_MESSAGE_BYTES = unstable Counter "istio_xds_message_bytes" in "bytes" &["url"],
+        "Bytes of the resources in responses of the control plane";
+    XDS_CONNECTED = unstable Gauge "corelane_xds_connected" &[],
+        "Whether there is a stream to the control plane";
+    XDS_REJECTED = unstable Counter "corelane_xds_rejected_resources" &[],
+        "Resources of the control plane that were refused";
+    XDS_CACHE_FAILURES = unstable Counter "corelane_xds_cache_failures" &[],
+        "Failed attempts to keep the state of the control plane on disk";
     SCRAPE_SECONDS = unstable Histogram "corelane_scrape_seconds" in "seconds" &[],
         "Time to write the page of metrics";
 }

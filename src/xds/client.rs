@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use demand::Demand;
 pub use demand::{DEMAND_TIMEOUT, DemandError};
-pub use intake::Intake;
+pub use intake::{Intake, Received};
 
 use super::convert::Rejected;
 use super::resource::ResourceType;
@@ -57,6 +57,7 @@ pub struct Client<W> {
     stream: Option<u64>,
     streams: u64,
     synced: bool,
+    keep_received: bool,
 }
 
 /// What follows from a response that has been applied.
@@ -70,6 +71,8 @@ pub struct Outcome<W> {
     pub rejected: Vec<(String, Rejected)>,
     /// Whether the state became complete for the first time.
     pub synced_now: bool,
+    /// What was accepted and removed, if it is kept.
+    pub received: Option<Received>,
 }
 
 impl<W> Client<W> {
@@ -85,7 +88,13 @@ impl<W> Client<W> {
             stream: None,
             streams: 0,
             synced: false,
+            keep_received: false,
         }
+    }
+
+    /// From now on outcomes say what was received, byte by byte ([`Outcome::received`]).
+    pub const fn keep_received(&mut self) {
+        self.keep_received = true;
     }
 
     /// Whether everything we wait for at start has come once (never taken back).
@@ -132,7 +141,7 @@ impl<W> Client<W> {
 
     /// Takes a response in. Its changes come from [`Intake::next_change`].
     pub fn begin(&self, response: DeltaDiscoveryResponse) -> Intake {
-        Intake::new(response, self.stream)
+        Intake::new(response, self.stream, self.keep_received)
     }
 
     /// Books a response whose changes have all been applied and published.
@@ -145,9 +154,16 @@ impl<W> Client<W> {
             removed,
             aliases,
             rejected,
+            kept,
         } = intake.into_booking();
         let mut answered = Vec::new();
+        let mut received = None;
         if let Some(kind) = kind {
+            received = kept.map(|accepted| Received {
+                kind,
+                accepted,
+                removed: removed.clone(),
+            });
             if kind == ResourceType::Address {
                 let named = accepted.iter().map(|(name, _)| &**name);
                 let gone = removed.iter().map(|name| &**name);
@@ -172,6 +188,7 @@ impl<W> Client<W> {
             answered,
             rejected,
             synced_now,
+            received,
         }
     }
 

@@ -14,9 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError, tokio_stream};
+use tonic::Streaming;
 use tonic::metadata::MetadataMap;
 
-use super::client::Client;
+use super::client::{Client, Received};
 use super::reconnect::{Backoff, StreamEnd};
 use crate::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -27,8 +28,11 @@ const RESPONSE_BYTES_MAX: usize = 200 * 1024 * 1024;
 /// Requests that may wait to be sent. A server that reads so little is left.
 const REQUESTS_MAX: usize = 1_000;
 
+/// Refused resources of one response that get a log line each; all are named in the answer.
+const REJECTED_LOGGED_MAX: usize = 20;
+
 /// A look-up that missed: its key, and whom to tell that it should be repeated. A sender dropped
-/// without a word means that the control plane cannot be asked now.
+/// without a word means that the control plane did not answer, or cannot be asked now.
 #[derive(Debug)]
 pub struct LookUp {
     /// `network/ip`, `namespace/hostname` or the uid of a workload.
@@ -67,6 +71,8 @@ pub trait MeshState {
     fn publish(&mut self);
     /// The state is complete for the first time.
     fn synced(&mut self);
+    /// What a response changed, as received; only if [`Client::keep_received`] was asked for.
+    fn received(&mut self, received: Received);
 }
 
 /// The queue of requests is full.
@@ -86,12 +92,21 @@ impl<T> tokio_stream::Stream for Queue<T> {
 /// Everything one conversation needs, over all of its streams.
 #[derive(Debug)]
 pub struct Conversation<C, S> {
-    client: Client<oneshot::Sender<()>>,
     connect: C,
-    state: S,
-    look_ups: mpsc::Receiver<LookUp>,
+    parts: Parts<S>,
     backoff: Backoff,
 }
+
+/// What a conversation has besides its connections.
+#[derive(Debug)]
+struct Parts<S> {
+    client: Client<oneshot::Sender<()>>,
+    state: S,
+    look_ups: mpsc::Receiver<LookUp>,
+}
+
+/// Requests on their way to the server.
+type Requests = mpsc::Sender<DeltaDiscoveryRequest>;
 
 impl<C: Connect, S: MeshState> Conversation<C, S> {
     /// Nothing is done before [`Self::run`].
@@ -102,12 +117,27 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
         look_ups: mpsc::Receiver<LookUp>,
     ) -> Self {
         Self {
-            client,
             connect,
-            state,
-            look_ups,
+            parts: Parts {
+                client,
+                state,
+                look_ups,
+            },
             backoff: Backoff::default(),
         }
+    }
+
+    /// Takes over what was accepted in a former life, as if it came now. Versions are forgotten, so
+    /// that the server sends everything again and says what is gone.
+    pub async fn restore(&mut self, responses: Vec<DeltaDiscoveryResponse>) {
+        for response in responses {
+            self.parts.apply(response).await;
+        }
+    }
+
+    /// From now on the state is told what was received ([`MeshState::received`]).
+    pub const fn keep_received(&mut self) {
+        self.parts.client.keep_received();
     }
 
     /// Connects again and again. Dropping the future closes the stream; at a slice's end at the
@@ -115,25 +145,24 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
     pub async fn run(mut self) -> std::convert::Infallible {
         loop {
             let (end, answered) = self.stream().await;
-            self.client.disconnected();
+            self.parts.client.disconnected();
+            metrics::gauge!("corelane_xds_connected").set(0.0);
             metrics::counter!("istio_xds_connection_terminations", "reason" => end.reason())
                 .increment(1);
             let wait = self.backoff.after(end, answered, fastrand::u32(..));
-            let sleep = tokio::time::sleep(wait);
-            let mut sleep = pin!(sleep);
-            loop {
-                tokio::select! {
-                    () = &mut sleep => break,
-                    // Without a stream nothing is sent, so nothing can be full.
-                    _ = self.look_up(None) => {}
-                }
-            }
+            tracing::info!(
+                target: "corelane::xds",
+                reason = end.reason(),
+                retry_in = ?wait,
+                "stream to the control plane ended, the last state stays in force"
+            );
+            self.parts.beside(tokio::time::sleep(wait)).await;
         }
     }
 
     /// One stream from its opening to its end; whether it brought anything.
     async fn stream(&mut self) -> (StreamEnd, bool) {
-        let opened = match self.connect.connect().await {
+        let opened = match self.parts.beside(self.connect.connect()).await {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::warn!(target: "corelane::xds", "control plane not reached: {error}");
@@ -141,7 +170,7 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
             }
         };
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
-        for request in self.client.connected() {
+        for request in self.parts.client.connected() {
             if requests.try_send(request).is_err() {
                 return (StreamEnd::Local, false);
             }
@@ -151,7 +180,7 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
         let mut grpc = AggregatedDiscoveryServiceClient::new(opened.service)
             .max_decoding_message_size(RESPONSE_BYTES_MAX);
         let mut call = pin!(grpc.delta_aggregated_resources(request));
-        let mut responses = loop {
+        let responses = loop {
             tokio::select! {
                 answer = &mut call => match answer {
                     Ok(answer) => break answer.into_inner(),
@@ -160,18 +189,32 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
                         return (StreamEnd::NotOpened, false);
                     }
                 },
-                done = self.look_up(Some(&requests)) => if done.is_err() {
+                done = self.parts.look_up(Some(&requests)) => if done.is_err() {
                     return (StreamEnd::Failed, false);
                 },
             }
         };
+        tracing::info!(target: "corelane::xds", "stream to the control plane established");
+        metrics::gauge!("corelane_xds_connected").set(1.0);
+        self.parts.serve(responses, &requests).await
+    }
+}
+
+impl<S: MeshState> Parts<S> {
+    /// Takes responses until the stream ends; whether there was any.
+    async fn serve(
+        &mut self,
+        mut responses: Streaming<DeltaDiscoveryResponse>,
+        requests: &Requests,
+    ) -> (StreamEnd, bool) {
         let mut answered = false;
         loop {
             tokio::select! {
                 response = responses.message() => match response {
                     Ok(Some(response)) => {
                         answered = true;
-                        if self.receive(response, &requests).await.is_err() {
+                        let reply = self.apply(response).await;
+                        if reply.is_some_and(|reply| requests.try_send(reply).is_err()) {
                             return (StreamEnd::Failed, answered);
                         }
                     }
@@ -182,19 +225,27 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
                         return (StreamEnd::from_status(code, status.message()), answered);
                     }
                 },
-                done = self.look_up(Some(&requests)) => if done.is_err() {
+                done = self.look_up(Some(requests)) => if done.is_err() {
                     return (StreamEnd::Failed, answered);
                 },
             }
         }
     }
 
-    /// Applies a response and answers it.
-    async fn receive(
-        &mut self,
-        response: DeltaDiscoveryResponse,
-        requests: &mpsc::Sender<DeltaDiscoveryRequest>,
-    ) -> Result<(), QueueFull> {
+    /// Waits for `work` without a stream, and serves look-ups meanwhile.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                // Without a stream nothing is sent, so nothing can be full.
+                _ = self.look_up(None) => {}
+            }
+        }
+    }
+
+    /// Applies a response; what to answer, unless its stream is gone.
+    async fn apply(&mut self, response: DeltaDiscoveryResponse) -> Option<DeltaDiscoveryRequest> {
         let mut intake = self.client.begin(response);
         if intake.kind().is_none() {
             let url = intake.type_url();
@@ -209,34 +260,37 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
         if intake.has_effect() {
             self.state.publish();
         }
-        if let Some(kind) = intake.kind() {
+        if let Some(kind) = intake.kind()
+            && intake.is_from_stream()
+        {
             let bytes = u64::try_from(intake.bytes()).unwrap_or(u64::MAX);
             metrics::counter!("istio_xds_message", "url" => kind.url()).increment(1);
             metrics::counter!("istio_xds_message_bytes", "url" => kind.url()).increment(bytes);
         }
         let outcome = self.client.finish(intake);
-        for (name, why) in &outcome.rejected {
+        for (name, why) in outcome.rejected.iter().take(REJECTED_LOGGED_MAX) {
             tracing::warn!(target: "corelane::xds", "{name} is refused: {why}");
+        }
+        if !outcome.rejected.is_empty() {
+            let count = u64::try_from(outcome.rejected.len()).unwrap_or(u64::MAX);
+            metrics::counter!("corelane_xds_rejected_resources").increment(count);
         }
         for waiter in outcome.answered {
             // Nobody waits any more: the connection is gone.
             let _ = waiter.send(());
         }
+        if let Some(received) = outcome.received {
+            self.state.received(received);
+        }
         if outcome.synced_now {
             self.state.synced();
         }
-        match outcome.reply {
-            Some(reply) => requests.try_send(reply).map_err(|_| QueueFull),
-            None => Ok(()),
-        }
+        outcome.reply
     }
 
     /// Waits for a look-up or for the deadline of one, and serves it. Dropping the future loses
     /// nothing.
-    async fn look_up(
-        &mut self,
-        requests: Option<&mpsc::Sender<DeltaDiscoveryRequest>>,
-    ) -> Result<(), QueueFull> {
+    async fn look_up(&mut self, requests: Option<&Requests>) -> Result<(), QueueFull> {
         let deadline = self.client.next_deadline();
         tokio::select! {
             Some(look_up) = self.look_ups.recv() => {
@@ -249,9 +303,8 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
                 }
             }
             () = until(deadline) => {
-                for waiter in self.client.expire(now()) {
-                    let _ = waiter.send(());
-                }
+                // Dropped, which tells the other end that there was no answer.
+                self.client.expire(now());
                 Ok(())
             }
         }

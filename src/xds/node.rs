@@ -5,27 +5,11 @@ use std::collections::BTreeMap;
 use prost_types::value::Kind;
 use prost_types::{ListValue, NullValue, Struct, Value};
 
+use crate::config::server::NodeFacts;
 use crate::proto::discovery::Node;
 
 /// Address named when none is known; the control plane wants one.
 const INSTANCE_IP_UNKNOWN: &str = "1.1.1.1";
-
-/// What the environment says about this node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeFacts {
-    /// `INSTANCE_IP`.
-    pub instance_ip: Option<String>,
-    /// `POD_NAME`.
-    pub pod_name: String,
-    /// `POD_NAMESPACE`.
-    pub pod_namespace: String,
-    /// `NODE_NAME`.
-    pub node_name: String,
-    /// Metadata as text, `ISTIO_META_` already stripped; later entries win.
-    pub metadata: Vec<(String, String)>,
-    /// Metadata as JSON, `ISTIO_METAJSON_` already stripped; wins over the others.
-    pub metadata_json: Vec<(String, String)>,
-}
 
 /// An entry of the metadata that is no JSON, and was left out.
 #[derive(Debug, thiserror::Error)]
@@ -38,42 +22,37 @@ pub struct BadMetadata {
     pub source: serde_json::Error,
 }
 
-impl NodeFacts {
-    /// The message, and what had to be left out of it.
-    #[must_use]
-    pub fn node(&self) -> (Node, Vec<BadMetadata>) {
-        let ip = self.instance_ip.as_deref().unwrap_or(INSTANCE_IP_UNKNOWN);
-        let (name, namespace) = (&self.pod_name, &self.pod_namespace);
-        let mut fields = BTreeMap::from([
-            ("NAME".to_owned(), text(name)),
-            ("NAMESPACE".to_owned(), text(namespace)),
-            ("INSTANCE_IPS".to_owned(), text(ip)),
-            ("NODE_NAME".to_owned(), text(&self.node_name)),
-        ]);
-        fields.extend(
-            self.metadata
-                .iter()
-                .map(|(key, value)| (key.clone(), text(value))),
-        );
-        let mut bad = Vec::new();
-        for (key, json) in &self.metadata_json {
-            match serde_json::from_str(json) {
-                Ok(parsed) => {
-                    fields.insert(key.clone(), value(parsed));
-                }
-                Err(source) => bad.push(BadMetadata {
-                    key: key.clone(),
-                    source,
-                }),
+/// The message, and what had to be left out of it.
+#[must_use]
+pub fn node(facts: &NodeFacts) -> (Node, Vec<BadMetadata>) {
+    let ip = facts.instance_ip.as_deref().unwrap_or(INSTANCE_IP_UNKNOWN);
+    let (name, namespace) = (&facts.pod_name, &facts.pod_namespace);
+    let mut fields = BTreeMap::from([
+        ("NAME".to_owned(), text(name)),
+        ("NAMESPACE".to_owned(), text(namespace)),
+        ("INSTANCE_IPS".to_owned(), text(ip)),
+        ("NODE_NAME".to_owned(), text(&facts.node_name)),
+    ]);
+    let metadata = facts.metadata.iter();
+    fields.extend(metadata.map(|(key, value)| (key.to_string(), text(value))));
+    let mut bad = Vec::new();
+    for (key, json) in &facts.metadata_json {
+        match serde_json::from_str(json) {
+            Ok(parsed) => {
+                fields.insert(key.to_string(), value(parsed));
             }
+            Err(source) => bad.push(BadMetadata {
+                key: key.to_string(),
+                source,
+            }),
         }
-        let node = Node {
-            id: format!("ztunnel~{ip}~{name}.{namespace}~{namespace}.svc.cluster.local"),
-            metadata: Some(Struct { fields }),
-            ..Node::default()
-        };
-        (node, bad)
     }
+    let node = Node {
+        id: format!("ztunnel~{ip}~{name}.{namespace}~{namespace}.svc.cluster.local"),
+        metadata: Some(Struct { fields }),
+        ..Node::default()
+    };
+    (node, bad)
 }
 
 fn text(text: &str) -> Value {
@@ -107,7 +86,7 @@ mod tests {
     use super::*;
 
     fn field(facts: &NodeFacts, key: &str) -> Option<Kind> {
-        let fields = facts.node().0.metadata.unwrap().fields;
+        let fields = node(facts).0.metadata.unwrap().fields;
         fields.get(key).and_then(|value| value.kind.clone())
     }
 
@@ -118,7 +97,7 @@ mod tests {
     #[test]
     fn identifier_has_all_parts_even_when_nothing_is_known() {
         let facts = NodeFacts::default();
-        assert_eq!(facts.node().0.id, "ztunnel~1.1.1.1~.~.svc.cluster.local");
+        assert_eq!(node(&facts).0.id, "ztunnel~1.1.1.1~.~.svc.cluster.local");
         let facts = NodeFacts {
             instance_ip: Some("10.1.2.3".into()),
             pod_name: "zt-1".into(),
@@ -126,13 +105,13 @@ mod tests {
             ..facts
         };
         let expected = "ztunnel~10.1.2.3~zt-1.istio-system~istio-system.svc.cluster.local";
-        assert_eq!(facts.node().0.id, expected);
+        assert_eq!(node(&facts).0.id, expected);
         assert_eq!(field(&facts, "INSTANCE_IPS"), string("10.1.2.3"));
     }
 
     #[test]
     fn later_metadata_wins() {
-        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+        let pair = |k: &str, v: &str| (k.into(), v.into());
         let facts = NodeFacts {
             pod_name: "pod".into(),
             metadata: vec![pair("FOO", "a"), pair("FOO", "b"), pair("NAME", "other")],
@@ -147,7 +126,7 @@ mod tests {
     #[test]
     fn json_becomes_the_matching_value_and_bad_json_is_left_out() {
         let of = |json: &str| NodeFacts {
-            metadata_json: vec![("K".to_owned(), json.to_owned())],
+            metadata_json: vec![("K".into(), json.into())],
             ..NodeFacts::default()
         };
         assert_eq!(field(&of("true"), "K"), Some(Kind::BoolValue(true)));
@@ -164,6 +143,6 @@ mod tests {
         assert!(object.fields.contains_key("a"));
         let bad = of("{");
         assert_eq!(field(&bad, "K"), None);
-        assert!(bad.node().1[0].to_string().contains("ISTIO_METAJSON_K"));
+        assert!(node(&bad).1[0].to_string().contains("ISTIO_METAJSON_K"));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::server::{Discovery, RootSource};
 use crate::config::{Config, NodeMode, OriginalSource, ServiceAccountRef};
 
 /// The `config` member. Holds no secret: neither keys nor inline state.
@@ -12,6 +13,7 @@ use crate::config::{Config, NodeMode, OriginalSource, ServiceAccountRef};
 pub fn config(config: &Config) -> Value {
     let listeners = &config.listeners;
     let workload = config.mode.workload();
+    let discovery = config.discovery.as_ref();
     json!({
         "proxy": config.enable_proxy,
         "dnsProxy": false,
@@ -42,6 +44,15 @@ pub fn config(config: &Config) -> Value {
         })),
         "clusterId": &*config.cluster_id,
         "clusterDomain": &*config.cluster_domain,
+        "xdsAddress": discovery.map(|d| d.address.to_string()),
+        "xdsRootCert": discovery.map(|d| roots(&d.roots)),
+        "altXdsHostname": discovery.and_then(|d| d.alt_hostname.as_deref()),
+        "xdsHeaders": discovery.map(headers).unwrap_or_default(),
+        "xdsOnDemand": discovery.is_some_and(|d| d.on_demand),
+        "xdsCacheDir": discovery
+            .and_then(|d| d.cache_dir.as_ref())
+            .map(|dir| dir.display().to_string()),
+        "proxyMetadata": discovery.map(metadata).unwrap_or_default(),
         "identityDir": config.identity_dir.as_ref().map(|dir| dir.display().to_string()),
         "selfTerminationDeadline": duration(config.timeouts.drain),
         "numWorkerThreads": config.shards.count,
@@ -57,6 +68,29 @@ pub fn config(config: &Config) -> Value {
         "ipv6Enabled": config.ipv6_enabled,
         "enableEnhancedBaggage": config.response_baggage,
     })
+}
+
+fn roots(roots: &RootSource) -> Value {
+    match roots {
+        RootSource::File(path) => json!({ "File": path.display().to_string() }),
+        RootSource::Pem(_) => json!("Static"),
+        RootSource::System => json!("System"),
+    }
+}
+
+/// Values may be credentials: only their names and lengths are shown.
+fn headers(discovery: &Discovery) -> Vec<Value> {
+    let headers = discovery.headers.iter();
+    headers
+        .map(|header| json!([&*header.name, format!("{:?}", header.value)]))
+        .collect()
+}
+
+fn metadata(discovery: &Discovery) -> serde_json::Map<String, Value> {
+    let metadata = discovery.node.metadata.iter();
+    metadata
+        .map(|(key, value)| (key.to_string(), json!(&**value)))
+        .collect()
 }
 
 fn forwards(config: &Config) -> Vec<Value> {

@@ -16,9 +16,10 @@ use crate::dataplane::relay::{self, Side};
 use crate::dataplane::rt::{self, First, Socket};
 use crate::dataplane::shard::Shard;
 use crate::dataplane::table::Registration;
-use crate::dataplane::{local, proxy_protocol};
+use crate::dataplane::{demand, local, proxy_protocol};
 use crate::decision::authorize::{ConnectionFacts, Permit};
-use crate::decision::inbound::{InboundRequest, InboundTarget, resolve};
+use crate::decision::inbound::{InboundError, InboundRequest, InboundTarget, resolve};
+use crate::decision::missing;
 use crate::hbone::connect::ConnectRequest;
 use crate::hbone::server::Respond;
 use crate::hbone::stream::Stream;
@@ -101,18 +102,15 @@ async fn prepare(
         );
         return refuse(503, &error, respond);
     }
-    let target = resolve(
-        &InboundRequest {
-            local: &workload,
-            tunnel_local: tunnel.local,
-            authority: &request.authority,
-            forwarded_host: request.forwarded.host.as_deref(),
-            network: &shard.config.network,
-            illegal_ports: &shard.config.illegal_ports,
-        },
-        &shard.snapshot(),
-    );
-    let target = match target {
+    let inbound = InboundRequest {
+        local: &workload,
+        tunnel_local: tunnel.local,
+        authority: &request.authority,
+        forwarded_host: request.forwarded.host.as_deref(),
+        network: &shard.config.network,
+        illegal_ports: &shard.config.illegal_ports,
+    };
+    let target = match find_target(shard, &inbound).await {
         Ok(target) => target,
         Err(error) => return refuse(error.status(), &error, respond),
     };
@@ -134,6 +132,33 @@ async fn prepare(
     };
     let outcome = stage.run(&open, respond).await;
     Some((open, outcome))
+}
+
+/// Where the stream goes; what it names and nobody knows is asked for first, where that can be.
+async fn find_target(
+    shard: &Shard,
+    request: &InboundRequest<'_>,
+) -> Result<InboundTarget, InboundError> {
+    let first = resolve(request, &shard.snapshot());
+    let key = match &first {
+        Err(InboundError::UnknownHostname(host)) => {
+            let key = missing::hostname_key(host, &request.local.namespace);
+            key.to_string().into()
+        }
+        Err(InboundError::IpMismatch { authority, .. }) => {
+            missing::address_key(request.network, *authority)
+        }
+        Ok(_)
+        | Err(
+            InboundError::SelfCall
+            | InboundError::PortUnresolved { .. }
+            | InboundError::NoAddress(_),
+        ) => return first,
+    };
+    match demand::look_up(shard, &key).await {
+        Ok(()) => resolve(request, &shard.snapshot()),
+        Err(_) => first,
+    }
 }
 
 /// What the stages from authorization on look at.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::super::balance::{Handed, Neighbour};
+use super::super::demand::Asker;
 use super::super::rt::{Inbox, Mailbox};
 use crate::config::{Config, ForwardTarget};
 use crate::snapshot::Snapshot;
@@ -22,6 +23,10 @@ pub enum Message {
     Drain,
     /// End every connection now.
     Force,
+    /// Accept from now on: the mesh state is complete.
+    Open,
+    /// The control plane has answered a look-up, or (`false`) did not.
+    Told(Arc<str>, bool),
     /// Answer by storing this number in the heartbeat.
     Ping(u64),
     /// Serve a connection that another shard accepted.
@@ -77,6 +82,10 @@ pub struct Plan {
     pub inbox: Inbox<Message>,
     /// Stores the newest ping's number.
     pub heartbeat: Arc<AtomicU64>,
+    /// Whether it accepts at once, or waits for [`Message::Open`].
+    pub open: bool,
+    /// Asks for addresses that are not known, where they come on demand.
+    pub asker: Option<Asker>,
     /// Descriptor limit of the process.
     pub descriptors: u64,
 }

@@ -14,6 +14,7 @@ use crate::config::{
     Config, DriverChoice, ForwardTarget, Http2, Listeners, LogConfig, LogFormat, NodeMode, Pool,
     ServiceAccountRef, Shards, SocketOptions, Timeouts, TlsConfig,
 };
+use crate::dataplane::demand::Asker;
 use crate::dataplane::rt;
 use crate::dataplane::shard::{self, ListenerRole, Message, Plan, PlannedListener, ShardMailbox};
 use crate::model::identity::Identity;
@@ -57,6 +58,8 @@ pub(super) fn config() -> Config {
         listeners: Listeners::default(),
         illegal_ports: vec![15_001, 15_006, 15_008],
         local_state: None,
+        discovery: None,
+        auth_token: crate::config::server::TokenSource::Default,
         identity_dir: None,
         tls: TlsConfig::default(),
         http2: Http2::default(),
@@ -85,6 +88,10 @@ pub(super) struct Node {
     pub(super) listen: Vec<(SocketAddr, ListenerRole)>,
     /// Whether listeners ask for IP_TRANSPARENT.
     pub(super) transparent: bool,
+    /// Whether it accepts at once.
+    pub(super) open: bool,
+    /// How it asks for addresses.
+    pub(super) asker: Option<Asker>,
 }
 
 /// Any port of the usual loopback address.
@@ -117,6 +124,8 @@ impl Node {
             credentials: CredentialStore::default(),
             listen: vec![listen],
             transparent: false,
+            open: true,
+            asker: None,
         }
     }
 
@@ -154,6 +163,8 @@ impl Node {
             shards: Vec::new(),
             inbox,
             heartbeat: Arc::new(AtomicU64::new(0)),
+            open: self.open,
+            asker: self.asker,
             descriptors: 20_000,
         };
         let thread = std::thread::spawn(move || shard::run(plan, |_| {}));

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::vec;
 
+use bytes::Bytes;
+
 use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use crate::snapshot::builder::Change;
 use crate::xds::convert::{self, AddressResource, Interner, Rejected};
@@ -12,6 +14,17 @@ use crate::xds::resource::{RESOURCE_NAME_BYTES_MAX, ResourceType};
 const SLICE_RESOURCES_MAX: usize = 500;
 /// Most bytes converted at a time, unless one resource alone has more.
 const SLICE_BYTES_MAX: usize = 512 * 1024;
+
+/// What a response changed, as received.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Type.
+    pub kind: ResourceType,
+    /// Names and contents of what was accepted.
+    pub accepted: Vec<(Arc<str>, Bytes)>,
+    /// Names of what is gone; after what was accepted.
+    pub removed: Vec<Arc<str>>,
+}
 
 /// A response that is being applied.
 #[derive(Debug)]
@@ -29,6 +42,8 @@ pub struct Intake {
     gone: Vec<Arc<str>>,
     aliases: Vec<String>,
     rejected: Vec<(String, Rejected)>,
+    /// Contents of what was accepted, if somebody wants them.
+    kept: Option<Vec<(Arc<str>, Bytes)>>,
 }
 
 /// What the books of the client need of a response.
@@ -40,10 +55,15 @@ pub(super) struct Booking {
     pub(super) removed: Vec<Arc<str>>,
     pub(super) aliases: Vec<String>,
     pub(super) rejected: Vec<(String, Rejected)>,
+    pub(super) kept: Option<Vec<(Arc<str>, Bytes)>>,
 }
 
 impl Intake {
-    pub(super) fn new(response: DeltaDiscoveryResponse, stream: Option<u64>) -> Self {
+    pub(super) fn new(
+        response: DeltaDiscoveryResponse,
+        stream: Option<u64>,
+        keep: bool,
+    ) -> Self {
         let kind = ResourceType::from_url(&response.type_url);
         let (mut resources, removed) = match kind {
             Some(_) => (response.resources, response.removed_resources),
@@ -69,6 +89,7 @@ impl Intake {
             gone: Vec::new(),
             aliases: Vec::new(),
             rejected: Vec::new(),
+            kept: keep.then(Vec::new),
         }
     }
 
@@ -88,6 +109,12 @@ impl Intake {
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether it came on a stream, and not from a cache.
+    #[must_use]
+    pub const fn is_from_stream(&self) -> bool {
+        self.stream.is_some()
     }
 
     /// Whether any resource was taken or removed so far.
@@ -133,6 +160,9 @@ impl Intake {
         match self.convert(&resource, change) {
             Ok(name) => {
                 let version = self.texts.share(&resource.version);
+                if let (Some(kept), Some(body)) = (&mut self.kept, resource.resource) {
+                    kept.push((Arc::clone(&name), body.value));
+                }
                 self.accepted.push((name, version));
                 self.aliases.extend(resource.aliases);
             }
@@ -185,6 +215,7 @@ impl Intake {
             removed: self.gone,
             aliases: self.aliases,
             rejected: self.rejected,
+            kept: self.kept,
         }
     }
 }

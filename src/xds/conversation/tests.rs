@@ -105,24 +105,25 @@ struct Published {
 )]
 struct Shown {
     builder: Builder,
-    next: Option<Arc<Snapshot>>,
     shown: Rc<RefCell<Published>>,
 }
 
 impl MeshState for Shown {
     fn apply(&mut self, change: Change) {
-        self.next = Some(self.builder.apply(change));
+        self.builder.fold(change);
     }
 
     fn publish(&mut self) {
         let mut shown = self.shown.borrow_mut();
-        shown.snapshot = self.next.take();
+        shown.snapshot = Some(self.builder.seal());
         shown.publications += 1;
     }
 
     fn synced(&mut self) {
         self.shown.borrow_mut().synced = true;
     }
+
+    fn received(&mut self, _: Received) {}
 }
 
 #[expect(
@@ -176,7 +177,6 @@ fn with<F: Future<Output = ()>>(mode: Mode, failures: usize, test: impl FnOnce(W
         let shown = Rc::default();
         let state = Shown {
             builder: Builder::new("".into()),
-            next: None,
             shown: Rc::clone(&shown),
         };
         let connect = ToFake {

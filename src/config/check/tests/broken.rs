@@ -541,8 +541,8 @@ const VARIABLES: &[(&str, &str, &str)] = &[
     ("CORELANE_PIN", "cpu0", "is not `true` or `false`"),
     (
         "XDS_ADDRESS",
-        "istiod:15012",
-        "a control plane is not part of this version; leave it empty",
+        "istiod:0",
+        "`https://HOST:PORT`, `http://HOST:PORT`, `unix:PATH`, or empty for none",
     ),
     (
         "CA_ADDRESS",

@@ -39,7 +39,6 @@ fn rows() -> Vec<String> {
         let (when, fate) = match v.rule {
             Rule::RefuseValue => ("set", "refused"),
             Rule::RefuseTrue => ("`true`", "refused"),
-            Rule::WarnTrue => ("`true`", "warning"),
             Rule::Warn => ("set", "warning"),
         };
         format!("| `{}{star}` | {when} | {fate} | {} |", v.name, v.what)

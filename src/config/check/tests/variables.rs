@@ -35,7 +35,8 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("SERVICE_ACCOUNT", "s", Warned),
     ("INSTANCE_IP", "10.0.0.1", Warned),
     ("INSTANCE_IPS", "10.0.0.1", Warned),
-    ("XDS_ADDRESS", "https://istiod:15012", Refused),
+    ("XDS_ADDRESS", "https://istiod:15012", Used),
+    ("XDS_ADDRESS", "ftp://istiod", Refused),
     ("XDS_ROOT_CA", "SYSTEM", Warned),
     ("ALT_XDS_HOSTNAME", "h", Warned),
     ("XDS_HEADER_FOO", "foo", Warned),
@@ -90,6 +91,7 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("RUST_LOG", "debug", Used),
     ("LOG_FORMAT", "json", Used),
     ("CORELANE_IDENTITY_DIR", "ids", Used),
+    ("CORELANE_XDS_CACHE_DIR", "cache", Warned),
     ("CORELANE_DRIVER", "epoll", Used),
     ("CORELANE_RING_ENTRIES", "64", Used),
     ("CORELANE_TLS_RECORDS", "rustls", Used),
@@ -166,15 +168,90 @@ fn harmless_values_of_unbuilt_parts_pass_without_a_word() {
     }
 }
 
+/// Variables that have an effect once there is a control plane.
+const WITH_CONTROL_PLANE: &[(&str, &str, Fate)] = &[
+    ("POD_NAME", "p", Used),
+    ("POD_NAMESPACE", "p", Used),
+    ("INSTANCE_IP", "10.0.0.1", Used),
+    ("INSTANCE_IPS", "10.0.0.1,fd00::1", Used),
+    ("XDS_ROOT_CA", "SYSTEM", Used),
+    ("ALT_XDS_HOSTNAME", "h", Used),
+    ("XDS_ON_DEMAND", "true", Used),
+    ("AUTH_TOKEN", "secret", Used),
+    ("CORELANE_XDS_CACHE_DIR", "cache", Used),
+    ("XDS_ADDRESS", "http://127.0.0.1:15010", Warned),
+    ("XDS_HEADER_TE", "x", Refused),
+    ("ISTIO_METAJSON_LABELS", "{", Warned),
+];
+
 #[test]
-fn in_a_cluster_an_unset_control_plane_address_is_pointed_out() {
+fn what_concerns_a_control_plane_is_used_when_there_is_one() {
+    for &(name, text, fate) in WITH_CONTROL_PLANE {
+        let env = [("XDS_ADDRESS", "https://istiod:15012"), (name, text)];
+        let own = Origin::Env(name.to_owned());
+        match with_env(&env) {
+            Ok(checked) => {
+                let used = checked.settings.iter().any(|s| s.origin == own);
+                let warned = checked.warnings.iter().any(|p| p.origin == own);
+                assert_eq!(warned, fate == Warned, "{name}={text}");
+                assert!(used || warned, "{name}={text}");
+            }
+            Err(errors) => {
+                assert_eq!(fate, Refused, "{name}={text}: {errors}");
+                assert!(errors.0.iter().any(|problem| problem.origin == own));
+            }
+        }
+    }
+}
+
+#[test]
+fn facts_of_the_node_headers_and_token_reach_the_configuration() {
+    let env = [
+        ("XDS_ADDRESS", "istiod:15012"),
+        ("XDS_HEADER_HEADER_FOO", "foo"),
+        ("ISTIO_META_ZONE", "a"),
+        ("ISTIO_METAJSON_LABELS", "{\"a\": 1}"),
+        ("POD_NAME", "zt"),
+        ("POD_NAMESPACE", "istio-system"),
+        ("INSTANCE_IP", "10.0.0.1"),
+        ("NODE_NAME", "n1"),
+        ("AUTH_TOKEN", "hunter2"),
+    ];
+    let checked = with_env(&env).unwrap();
+    assert_eq!(checked.warnings, []);
+    let discovery = checked.config.discovery.clone().unwrap();
+    assert_eq!(discovery.address.to_string(), "https://istiod:15012");
+    let [header] = discovery.headers.as_slice() else {
+        panic!("{:?}", discovery.headers);
+    };
+    assert_eq!(
+        (&*header.name, header.value.reveal()),
+        ("header_foo", "foo")
+    );
+    let node = &discovery.node;
+    assert_eq!((&*node.node_name, &*node.pod_name), ("n1", "zt"));
+    assert_eq!(node.metadata, [("ZONE".into(), "a".into())]);
+    assert_eq!(node.metadata_json[0].0, "LABELS".into());
+    let shown = format!("{:?} {:?}", checked.config, checked.settings);
+    assert!(!shown.contains("hunter2"), "a token is never shown");
+}
+
+#[test]
+fn in_a_cluster_the_control_plane_of_the_mesh_is_the_default() {
     let env: Vec<_> = DEDICATED
         .iter()
         .copied()
-        .filter(|variable| variable.0 != "XDS_ADDRESS")
+        .filter(|variable| !["XDS_ADDRESS", "LOCAL_XDS_PATH"].contains(&variable.0))
         .chain([("KUBERNETES_SERVICE_HOST", "10.0.0.1")])
         .collect();
-    assert_eq!(check(raw(&env, &[], &[])).unwrap().warnings.len(), 1);
+    let discovery = check(raw(&env, &[], &[])).unwrap().config.discovery;
+    let address = discovery.unwrap().address.to_string();
+    assert_eq!(address, "https://istiod.istio-system.svc:15012");
+    let error = check(raw(&env[..3], &[], &[])).unwrap_err().to_string();
+    assert!(
+        error.contains("XDS_ADDRESS"),
+        "neither file nor control plane: {error}"
+    );
 }
 
 #[test]

@@ -1,0 +1,302 @@
+//! The control plane: connected to, its changes published, shards' questions passed on, its state kept
+//! on disk where that is wanted.
+
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::state::owner::SharedOwner;
+use crate::config::limits::DEMAND_QUEUE_MAX;
+use crate::config::{Config, server};
+use crate::control::grpc::channel::Channel;
+use crate::control::grpc::headers::{Headers, HeadersError, Token};
+use crate::control::grpc::{ConnectError, Server};
+use crate::dataplane::demand::Asker;
+use crate::dataplane::shard::{Message, ShardMailbox};
+use crate::snapshot::Snapshot;
+use crate::snapshot::builder::Change;
+use crate::xds::cache::{Cache, CacheError, Pending};
+use crate::xds::client::{Client, Mode, Received};
+use crate::xds::conversation::{Connect, Conversation, LookUp, MeshState, Opened};
+use crate::xds::node;
+
+/// Changes are gathered for this long before the cache is written again.
+const KEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A shard's question, and which shard asked.
+#[derive(Debug)]
+struct Question {
+    shard: usize,
+    key: Arc<str>,
+}
+
+/// The control plane of a node, before anybody talks to it.
+#[derive(Debug)]
+pub(crate) struct Discovery {
+    to: ToControlPlane,
+    client: Client<oneshot::Sender<()>>,
+    cache: Option<Cache>,
+    on_demand: bool,
+    questions: (mpsc::Sender<Question>, mpsc::Receiver<Question>),
+    synced: watch::Sender<bool>,
+}
+
+impl Discovery {
+    /// None without a control plane.
+    pub(crate) fn new(config: &Config) -> Option<Self> {
+        let discovery = config.discovery.as_ref()?;
+        let (node, left_out) = node::node(&discovery.node);
+        for problem in left_out {
+            tracing::warn!(target: "corelane::xds", "{problem}");
+        }
+        let origin = format!("{} {}", discovery.address, node.id);
+        let cache = discovery.cache_dir.as_deref();
+        let mode = if discovery.on_demand {
+            Mode::OnDemand
+        } else {
+            Mode::All
+        };
+        Some(Self {
+            to: ToControlPlane::new(config, discovery),
+            client: Client::new(node, mode),
+            cache: cache.map(|dir| Cache::new(dir, &origin)),
+            on_demand: discovery.on_demand,
+            questions: mpsc::channel(DEMAND_QUEUE_MAX),
+            synced: watch::Sender::new(false),
+        })
+    }
+
+    /// Turns true once the state is complete.
+    pub(crate) fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
+    /// How the shard with this number asks; none where nothing comes on demand.
+    pub(crate) fn asker(&self, shard: usize) -> Option<Asker> {
+        let questions = self.questions.0.clone();
+        let ask = move |key| questions.try_send(Question { shard, key }).is_ok();
+        self.on_demand.then(|| Asker::new(ask))
+    }
+
+    /// Talks to the control plane for ever.
+    pub(crate) async fn run(
+        self,
+        owner: SharedOwner,
+        published: impl Fn(&Snapshot),
+        shards: &[ShardMailbox],
+    ) {
+        let Self {
+            to,
+            client,
+            mut cache,
+            questions: (_, questions),
+            synced,
+            ..
+        } = self;
+        let (look_ups, queue) = mpsc::channel(DEMAND_QUEUE_MAX);
+        let (received, to_keep) = mpsc::unbounded_channel();
+        let is_synced = synced.subscribe();
+        let state = Published {
+            owner,
+            published,
+            synced,
+            received,
+        };
+        let mut conversation = Conversation::new(client, to, state, queue);
+        if let Some(cache) = &mut cache {
+            if let Some(responses) = load(cache) {
+                conversation.restore(responses).await;
+                if !*is_synced.borrow() {
+                    cache.forget();
+                    tracing::warn!(
+                        target: "corelane::xds",
+                        "the kept state has parts that are no longer understood: waiting for the \
+                         control plane"
+                    );
+                }
+            }
+            conversation.keep_received();
+        }
+        tokio::join!(
+            conversation.run(),
+            keep(cache, to_keep, is_synced),
+            answer(questions, look_ups, shards),
+        );
+    }
+}
+
+/// Opens connections by the configuration.
+#[derive(Debug)]
+struct ToControlPlane {
+    server: Server,
+    headers: Headers,
+}
+
+/// No connection, or nothing to show the control plane.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Headers(#[from] HeadersError),
+}
+
+impl ToControlPlane {
+    fn new(config: &Config, discovery: &server::Discovery) -> Self {
+        Self {
+            server: Server {
+                address: discovery.address.clone(),
+                roots: discovery.roots.clone(),
+                alt_hostname: discovery.alt_hostname.clone(),
+                packet_mark: config.socket.packet_mark,
+                tls: super::credentials::tls_options(config),
+            },
+            headers: Headers {
+                token: Token::find(&config.auth_token),
+                cluster_id: Arc::clone(&config.cluster_id),
+                extra: discovery.headers.clone(),
+            },
+        }
+    }
+}
+
+impl Connect for ToControlPlane {
+    type Answer = tonic::body::Body;
+    type Service = Channel;
+    type Error = OpenError;
+
+    async fn connect(&mut self) -> Result<Opened<Channel>, OpenError> {
+        let headers = self.headers.read().await?;
+        let service = self.server.connect(None).await?;
+        Ok(Opened { service, headers })
+    }
+}
+
+/// Where the conversation's changes go.
+#[derive(Debug)]
+struct Published<F> {
+    owner: SharedOwner,
+    published: F,
+    synced: watch::Sender<bool>,
+    received: mpsc::UnboundedSender<Received>,
+}
+
+impl<F: Fn(&Snapshot)> MeshState for Published<F> {
+    fn apply(&mut self, change: Change) {
+        self.owner.borrow_mut().remote(change);
+    }
+
+    fn publish(&mut self) {
+        let snapshot = self.owner.borrow_mut().publish();
+        tracing::debug!(
+            target: "corelane::xds",
+            generation = snapshot.generation(),
+            "state of the control plane published"
+        );
+        (self.published)(&snapshot);
+    }
+
+    fn synced(&mut self) {
+        tracing::info!(target: "corelane::xds", "state is complete");
+        self.synced.send_replace(true);
+    }
+
+    fn received(&mut self, received: Received) {
+        // Nobody keeps it: there is no cache.
+        let _ = self.received.send(received);
+    }
+}
+
+/// What was kept, if it can be used.
+fn load(cache: &mut Cache) -> Option<Vec<crate::proto::discovery::DeltaDiscoveryResponse>> {
+    match cache.load(SystemTime::now()) {
+        Ok(Some(responses)) => {
+            let resources: usize = responses.iter().map(|r| r.resources.len()).sum();
+            tracing::warn!(
+                target: "corelane::xds",
+                resources,
+                "starting from the kept state until the control plane answers"
+            );
+            Some(responses)
+        }
+        Ok(None) => None,
+        Err(error) => {
+            tracing::warn!(target: "corelane::xds", "the kept state is not used: {error}");
+            None
+        }
+    }
+}
+
+/// Writes changes to the cache, once the state is complete.
+async fn keep(
+    cache: Option<Cache>,
+    mut received: mpsc::UnboundedReceiver<Received>,
+    mut synced: watch::Receiver<bool>,
+) {
+    let Some(mut cache) = cache else {
+        return;
+    };
+    let _ = synced.wait_for(|synced| *synced).await;
+    let mut pending = Pending::default();
+    while let Some(first) = received.recv().await {
+        pending.add(first);
+        while let Ok(more) = received.try_recv() {
+            pending.add(more);
+        }
+        let write = move || {
+            let stored = cache.store(&pending, SystemTime::now());
+            (cache, pending, stored)
+        };
+        let Ok(written) = tokio::task::spawn_blocking(write).await else {
+            return;
+        };
+        let stored: Result<(), CacheError>;
+        (cache, pending, stored) = written;
+        match stored {
+            Ok(()) => pending = Pending::default(),
+            Err(error) => {
+                metrics::counter!("corelane_xds_cache_failures").increment(1);
+                tracing::warn!(target: "corelane::xds", "the state cannot be kept: {error}");
+            }
+        }
+        tokio::time::sleep(KEEP_INTERVAL).await;
+    }
+}
+
+/// Passes questions on and tells each shard its answers.
+async fn answer(
+    mut questions: mpsc::Receiver<Question>,
+    look_ups: mpsc::Sender<LookUp>,
+    shards: &[ShardMailbox],
+) {
+    let shards: Rc<[ShardMailbox]> = shards.into();
+    while let Some(Question { shard, key }) = questions.recv().await {
+        let (waiter, told) = oneshot::channel();
+        let look_up = LookUp {
+            key: Arc::clone(&key),
+            waiter,
+        };
+        if look_ups.send(look_up).await.is_err() {
+            return;
+        }
+        tokio::task::spawn_local(tell(Rc::clone(&shards), shard, key, told));
+    }
+}
+
+fn tell(
+    shards: Rc<[ShardMailbox]>,
+    shard: usize,
+    key: Arc<str>,
+    told: oneshot::Receiver<()>,
+) -> impl Future<Output = ()> {
+    async move {
+        let answered = told.await.is_ok();
+        if let Some(mailbox) = shards.get(shard) {
+            // A shard that has ended asks no more.
+            let _ = mailbox.send(Message::Told(key, answered));
+        }
+    }
+}
