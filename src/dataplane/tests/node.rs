@@ -61,6 +61,7 @@ pub(super) fn config() -> Config {
         discovery: None,
         auth_token: crate::config::server::TokenSource::Default,
         identity_dir: None,
+        authority: None,
         tls: TlsConfig::default(),
         http2: Http2::default(),
         pool: Pool::default(),
@@ -92,6 +93,8 @@ pub(super) struct Node {
     pub(super) open: bool,
     /// How it asks for addresses.
     pub(super) asker: Option<Asker>,
+    /// How it asks for certificates.
+    pub(super) certificates: Option<CertificateAsker>,
 }
 
 /// Any port of the usual loopback address.
@@ -126,6 +129,7 @@ impl Node {
             transparent: false,
             open: true,
             asker: None,
+            certificates: None,
         }
     }
 
@@ -165,6 +169,7 @@ impl Node {
             heartbeat: Arc::new(AtomicU64::new(0)),
             open: self.open,
             asker: self.asker,
+            certificates: self.certificates,
             descriptors: 20_000,
         };
         let thread = std::thread::spawn(move || shard::run(plan, |_| {}));

@@ -87,10 +87,22 @@ fn the_control_plane_counts_while_it_has_a_resource_and_the_file_after_that() {
     world.remote(sent(&[("a", "10.1.0.1"), ("c", "10.1.0.3")]));
     assert_eq!(world.ip("a").as_deref(), Some("10.1.0.1"));
     world.edit(file(&[("a", "10.0.0.9"), ("b", "10.0.0.2")], &[]));
-    assert_eq!(world.ip("a").as_deref(), Some("10.1.0.1"), "the file is below");
+    assert_eq!(
+        world.ip("a").as_deref(),
+        Some("10.1.0.1"),
+        "the file is below"
+    );
     world.removal(&["a", "b", "c"], &[]);
-    assert_eq!(world.ip("a").as_deref(), Some("10.0.0.9"), "as the file says now");
-    assert_eq!(world.ip("b").as_deref(), Some("10.0.0.2"), "never was the control plane's");
+    assert_eq!(
+        world.ip("a").as_deref(),
+        Some("10.0.0.9"),
+        "as the file says now"
+    );
+    assert_eq!(
+        world.ip("b").as_deref(),
+        Some("10.0.0.2"),
+        "never was the control plane's"
+    );
     assert_eq!(world.ip("c"), None);
 }
 

@@ -48,6 +48,7 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("CA_HEADER_FOO", "foo", Warned),
     ("AUTH_TOKEN", "secret", Warned),
     ("SECRET_TTL", "24h", Warned),
+    ("CORELANE_CA_RENEW_WITH_CERTIFICATE", "true", Warned),
     ("FAKE_CA", "true", Refused),
     ("CRL_PATH", "/crl", Refused),
     ("ISTIO_META_CLUSTER_ID", "c", Used),

@@ -47,7 +47,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 
 fn fetch(files: &Files, name: &str) -> Result<Fetched, String> {
     let whose = identity(name);
-    block_on(files.fetch(&whose)).map_err(|error| error.to_string())
+    block_on(files.fetch(&whose, None)).map_err(|error| error.to_string())
 }
 
 fn chmod(path: &Path, mode: u32) {
