@@ -232,6 +232,9 @@ fn needed(config: &Config, snapshot: &Snapshot) -> BTreeSet<Identity> {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
 fn exists(dir: &Path, identity: &Identity) -> bool {
     files::directory(dir, identity).is_some_and(|folder| folder.is_dir())
 }

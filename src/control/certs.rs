@@ -60,7 +60,13 @@ pub enum FetchError {
     Files(#[from] files::FilesError),
     /// From a certificate authority.
     #[error(transparent)]
-    Authority(#[from] istio_ca::CaError),
+    Authority(Box<istio_ca::CaError>),
+}
+
+impl From<istio_ca::CaError> for FetchError {
+    fn from(error: istio_ca::CaError) -> Self {
+        Self::Authority(Box::new(error))
+    }
 }
 
 /// A fetch under way. Dropping it gives the fetch up.

@@ -189,7 +189,7 @@ impl Shard {
                 if let Some(certificates) = &self.certificates
                     && !asked
                 {
-                    asked = certificates.ask(identity);
+                    asked = certificates.asks(identity);
                 }
                 if !waits {
                     return look();

@@ -32,6 +32,8 @@ use crate::tls::signing_request::{self, SigningRequestError};
 
 mod answer;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use answer::AnswerError;

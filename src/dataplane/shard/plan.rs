@@ -47,7 +47,9 @@ impl CertificateAsker {
         Self(Arc::new(ask))
     }
 
-    pub(super) fn ask(&self, identity: &Identity) -> bool {
+    /// Asks; whether that was taken.
+    #[must_use]
+    pub fn asks(&self, identity: &Identity) -> bool {
         (self.0)(identity)
     }
 }

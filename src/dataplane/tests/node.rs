@@ -16,7 +16,9 @@ use crate::config::{
 };
 use crate::dataplane::demand::Asker;
 use crate::dataplane::rt;
-use crate::dataplane::shard::{self, ListenerRole, Message, Plan, PlannedListener, ShardMailbox};
+use crate::dataplane::shard::{
+    self, CertificateAsker, ListenerRole, Message, Plan, PlannedListener, ShardMailbox,
+};
 use crate::model::identity::Identity;
 use crate::model::workload::{Workload, WorkloadProtocol};
 use crate::snapshot::Snapshot;
