@@ -70,7 +70,9 @@ impl Background<'_> {
         let synced = discovery.as_ref().map(Discovery::synced);
         let talking = async {
             if let Some(discovery) = discovery {
-                discovery.run(Rc::clone(&owner), published, &mailboxes).await;
+                discovery
+                    .run(Rc::clone(&owner), published, &mailboxes)
+                    .await;
             }
         };
         tokio::join!(

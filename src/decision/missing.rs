@@ -66,11 +66,7 @@ pub fn hostname_key(host: &Arc<str>, namespace: &Arc<str>) -> NamespacedHostname
 }
 
 /// Waypoints and gateways that `found` names and nobody knows.
-fn behind(
-    found: &Address,
-    search: (&Snapshot, &[Arc<str>]),
-    depth: u8,
-) -> Option<Arc<str>> {
+fn behind(found: &Address, search: (&Snapshot, &[Arc<str>]), depth: u8) -> Option<Arc<str>> {
     if depth == 0 {
         return None;
     }
@@ -80,11 +76,7 @@ fn behind(
     }
 }
 
-fn of_service(
-    service: &Service,
-    search: (&Snapshot, &[Arc<str>]),
-    depth: u8,
-) -> Option<Arc<str>> {
+fn of_service(service: &Service, search: (&Snapshot, &[Arc<str>]), depth: u8) -> Option<Arc<str>> {
     let weighted = service.weighted_waypoints.iter().map(|w| &w.destination);
     let mut waypoints = weighted.chain(&service.waypoint);
     waypoints

@@ -154,12 +154,10 @@ impl Cache {
             let path = self.path.clone();
             return Err(CacheError::Old { path });
         }
-        let [mut policies, mut addresses] =
-            [ResourceType::Authorization, ResourceType::Address].map(|kind| {
-                DeltaDiscoveryResponse {
-                    type_url: kind.url().to_owned(),
-                    ..DeltaDiscoveryResponse::default()
-                }
+        let [mut policies, mut addresses] = [ResourceType::Authorization, ResourceType::Address]
+            .map(|kind| DeltaDiscoveryResponse {
+                type_url: kind.url().to_owned(),
+                ..DeltaDiscoveryResponse::default()
             });
         for record in records(&bytes, &content).map_err(corrupt)? {
             let list = match record.kind {

@@ -11,10 +11,10 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
+use tonic::Streaming;
 use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError, tokio_stream};
-use tonic::Streaming;
 use tonic::metadata::MetadataMap;
 
 use super::client::{Client, Received};

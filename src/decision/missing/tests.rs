@@ -1,9 +1,7 @@
 //! Each thing a route needs is asked for once, in the order in which it is needed.
 
 use super::*;
-use crate::decision::fixture::{
-    Mesh, backing, gateway_at, gateway_named, service, workload,
-};
+use crate::decision::fixture::{Mesh, backing, gateway_at, gateway_named, service, workload};
 use crate::model::addr::{ClientAddr, OrigDstAddr};
 
 fn request(target: Target) -> RouteRequest {
@@ -29,10 +27,16 @@ fn missed(target: Target, mesh: Mesh, asked: &[&str]) -> Option<String> {
 fn an_unknown_destination_is_asked_for_unless_it_was() {
     let address = missed(to("10.9.9.9:80"), Mesh::default(), &[]);
     assert_eq!(address.as_deref(), Some("/10.9.9.9"));
-    assert_eq!(missed(to("10.9.9.9:80"), Mesh::default(), &["/10.9.9.9"]), None);
+    assert_eq!(
+        missed(to("10.9.9.9:80"), Mesh::default(), &["/10.9.9.9"]),
+        None
+    );
     let named = |host: &str| missed(Target::Hostname(host.into(), 80), Mesh::default(), &[]);
     assert_eq!(named("db").as_deref(), Some("ns/db"));
-    assert_eq!(named("a.other.svc.x").as_deref(), Some("other/a.other.svc.x"));
+    assert_eq!(
+        named("a.other.svc.x").as_deref(),
+        Some("other/a.other.svc.x")
+    );
     assert_eq!(named("a.example.com").as_deref(), Some("ns/a.example.com"));
 }
 
@@ -43,7 +47,10 @@ fn what_is_known_and_leads_nowhere_else_misses_nothing() {
     let known = || Mesh::default().service(service("ns", "a", &["10.9.0.1"], &[(80, 8080)]));
     assert_eq!(missed(to("10.9.0.1:80"), known(), &[]), None);
     let host = "a.ns.svc.cluster.local";
-    assert_eq!(missed(Target::Hostname(host.into(), 80), known(), &[]), None);
+    assert_eq!(
+        missed(Target::Hostname(host.into(), 80), known(), &[]),
+        None
+    );
 }
 
 #[test]
@@ -57,7 +64,10 @@ fn waypoints_of_services_and_workloads_are_asked_for() {
     let mut waypointed = workload("ns", "b", &["10.0.0.2"]);
     waypointed.waypoint = Some(gateway_at("10.0.0.9", 15_008));
     let mesh = || Mesh::default().workload(waypointed.clone());
-    assert_eq!(missed(to("10.0.0.2:80"), mesh(), &[]).as_deref(), Some("/10.0.0.9"));
+    assert_eq!(
+        missed(to("10.0.0.2:80"), mesh(), &[]).as_deref(),
+        Some("/10.0.0.9")
+    );
     let known = mesh().workload(workload("ns", "w", &["10.0.0.9"]));
     assert_eq!(missed(to("10.0.0.2:80"), known, &[]), None);
 }

@@ -96,13 +96,21 @@ fn a_file_that_was_not_loaded_is_replaced_and_not_merged_into() {
 fn state_of_others_and_old_state_is_not_taken() {
     let dir = tempfile::tempdir().unwrap();
     let change = pending([received(ResourceType::Address, &[("a", "1")], &[])]);
-    Cache::new(dir.path(), ORIGIN).store(&change, at(1_000)).unwrap();
+    Cache::new(dir.path(), ORIGIN)
+        .store(&change, at(1_000))
+        .unwrap();
     let load = |origin: &str, now| Cache::new(dir.path(), origin).load(now);
     assert!(load(ORIGIN, at(1_000) + AGE_MAX).unwrap().is_some());
     let late = at(1_001) + AGE_MAX;
     assert!(matches!(load(ORIGIN, late), Err(CacheError::Old { .. })));
-    assert!(matches!(load(ORIGIN, at(999)), Err(CacheError::Old { .. })), "the future");
-    assert!(matches!(load("other", at(1_000)), Err(CacheError::Foreign { .. })));
+    assert!(
+        matches!(load(ORIGIN, at(999)), Err(CacheError::Old { .. })),
+        "the future"
+    );
+    assert!(matches!(
+        load("other", at(1_000)),
+        Err(CacheError::Foreign { .. })
+    ));
 }
 
 #[test]

@@ -59,11 +59,7 @@ pub(super) struct Booking {
 }
 
 impl Intake {
-    pub(super) fn new(
-        response: DeltaDiscoveryResponse,
-        stream: Option<u64>,
-        keep: bool,
-    ) -> Self {
+    pub(super) fn new(response: DeltaDiscoveryResponse, stream: Option<u64>, keep: bool) -> Self {
         let kind = ResourceType::from_url(&response.type_url);
         let (mut resources, removed) = match kind {
             Some(_) => (response.resources, response.removed_resources),

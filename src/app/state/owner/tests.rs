@@ -6,7 +6,8 @@ use crate::model::workload::Workload;
 
 fn file(workloads: &[(&str, &str)], policies: &[(&str, &str)]) -> LocalState {
     use std::fmt::Write as _;
-    let mut text = String::from("workloads:\n");
+    let list = |empty| if empty { " []\n" } else { "\n" };
+    let mut text = format!("workloads:{}", list(workloads.is_empty()));
     for (uid, ip) in workloads {
         writeln!(
             text,
@@ -16,7 +17,8 @@ fn file(workloads: &[(&str, &str)], policies: &[(&str, &str)]) -> LocalState {
         .unwrap();
     }
     text.push_str("services:\n- {name: svc, namespace: ns, hostname: svc.ns, vips: [/10.9.0.1], ports: {80: 8080}}\n");
-    text.push_str("policies:\n");
+    text.push_str("policies:");
+    text.push_str(list(policies.is_empty()));
     for (name, action) in policies {
         writeln!(
             text,
@@ -87,10 +89,22 @@ fn the_control_plane_counts_while_it_has_a_resource_and_the_file_after_that() {
     world.remote(sent(&[("a", "10.1.0.1"), ("c", "10.1.0.3")]));
     assert_eq!(world.ip("a").as_deref(), Some("10.1.0.1"));
     world.edit(file(&[("a", "10.0.0.9"), ("b", "10.0.0.2")], &[]));
-    assert_eq!(world.ip("a").as_deref(), Some("10.1.0.1"), "the file is below");
+    assert_eq!(
+        world.ip("a").as_deref(),
+        Some("10.1.0.1"),
+        "the file is below"
+    );
     world.removal(&["a", "b", "c"], &[]);
-    assert_eq!(world.ip("a").as_deref(), Some("10.0.0.9"), "as the file says now");
-    assert_eq!(world.ip("b").as_deref(), Some("10.0.0.2"), "never was the control plane's");
+    assert_eq!(
+        world.ip("a").as_deref(),
+        Some("10.0.0.9"),
+        "as the file says now"
+    );
+    assert_eq!(
+        world.ip("b").as_deref(),
+        Some("10.0.0.2"),
+        "never was the control plane's"
+    );
     assert_eq!(world.ip("c"), None);
 }
 
