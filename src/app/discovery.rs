@@ -1,7 +1,6 @@
 //! The control plane: connected to, its changes published, shards' questions passed on, its state kept
 //! on disk where that is wanted.
 
-use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -170,7 +169,7 @@ impl Connect for ToControlPlane {
 
     async fn connect(&mut self) -> Result<Opened<Channel>, OpenError> {
         let headers = self.headers.read().await?;
-        let service = self.server.connect(None).await?;
+        let service = Box::pin(self.server.connect(None)).await?;
         Ok(Opened { service, headers })
     }
 }
@@ -286,17 +285,15 @@ async fn answer(
     }
 }
 
-fn tell(
+async fn tell(
     shards: Rc<[ShardMailbox]>,
     shard: usize,
     key: Arc<str>,
     told: oneshot::Receiver<()>,
-) -> impl Future<Output = ()> {
-    async move {
-        let answered = told.await.is_ok();
-        if let Some(mailbox) = shards.get(shard) {
-            // A shard that has ended asks no more.
-            let _ = mailbox.send(Message::Told(key, answered));
-        }
+) {
+    let answered = told.await.is_ok();
+    if let Some(mailbox) = shards.get(shard) {
+        // A shard that has ended asks no more.
+        let _ = mailbox.send(Message::Told(key, answered));
     }
 }

@@ -41,7 +41,7 @@ impl Connect for To {
     type Error = ConnectError;
 
     async fn connect(&mut self) -> Result<Opened<Channel>, ConnectError> {
-        let service = self.server.connect(None).await?;
+        let service = Box::pin(self.server.connect(None)).await?;
         let headers = self.headers.read().await.expect("headers");
         Ok(Opened { service, headers })
     }
