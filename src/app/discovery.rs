@@ -17,7 +17,7 @@ use crate::dataplane::demand::Asker;
 use crate::dataplane::shard::{Message, ShardMailbox};
 use crate::snapshot::Snapshot;
 use crate::snapshot::builder::Change;
-use crate::xds::cache::{Cache, CacheError, Pending};
+use crate::xds::cache::{Cache, CacheError, Kept, Pending};
 use crate::xds::client::{Client, Mode, Received};
 use crate::xds::conversation::{Connect, Conversation, LookUp, MeshState, Opened};
 use crate::xds::node;
@@ -106,8 +106,8 @@ impl Discovery {
         };
         let mut conversation = Conversation::new(client, to, state, queue);
         if let Some(cache) = &mut cache {
-            if let Some(responses) = load(cache) {
-                conversation.restore(responses).await;
+            if let Some(kept) = load(cache) {
+                conversation.restore(kept).await;
                 if !*is_synced.borrow() {
                     cache.forget();
                     tracing::warn!(
@@ -210,16 +210,15 @@ impl<F: Fn(&Snapshot)> MeshState for Published<F> {
 }
 
 /// What was kept, if it can be used.
-fn load(cache: &mut Cache) -> Option<Vec<crate::proto::discovery::DeltaDiscoveryResponse>> {
+fn load(cache: &mut Cache) -> Option<Kept> {
     match cache.load(SystemTime::now()) {
-        Ok(Some(responses)) => {
-            let resources: usize = responses.iter().map(|r| r.resources.len()).sum();
+        Ok(Some(kept)) => {
             tracing::warn!(
                 target: "corelane::xds",
-                resources,
+                resources = kept.resources(),
                 "starting from the kept state until the control plane answers"
             );
-            Some(responses)
+            Some(kept)
         }
         Ok(None) => None,
         Err(error) => {

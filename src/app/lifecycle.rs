@@ -181,11 +181,11 @@ async fn node(
         ready: state_task,
     };
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
-    let beside = async {
+    let beside = Box::pin(async {
         tokio::join!(servers, background.run());
         // A node whose endpoints are all off still carries traffic.
         std::future::pending::<()>().await;
-    };
+    });
     let ending = Ending {
         quit: &quit,
         watchdog,
