@@ -4,6 +4,7 @@ mod background;
 pub mod bind;
 mod credentials;
 mod discovery;
+mod ending;
 mod lifecycle;
 mod servers;
 pub mod shards;

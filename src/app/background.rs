@@ -70,9 +70,8 @@ impl Background<'_> {
         let synced = discovery.as_ref().map(Discovery::synced);
         let talking = async {
             if let Some(discovery) = discovery {
-                discovery
-                    .run(Rc::clone(&owner), published, &mailboxes)
-                    .await;
+                // Boxed: it is large, and one of many things that run here.
+                Box::pin(discovery.run(Rc::clone(&owner), published, &mailboxes)).await;
             }
         };
         tokio::join!(

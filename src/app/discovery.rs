@@ -1,7 +1,6 @@
 //! The control plane: connected to, its changes published, shards' questions passed on, its state kept
 //! on disk where that is wanted.
 
-use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +17,7 @@ use crate::dataplane::demand::Asker;
 use crate::dataplane::shard::{Message, ShardMailbox};
 use crate::snapshot::Snapshot;
 use crate::snapshot::builder::Change;
-use crate::xds::cache::{Cache, CacheError, Pending};
+use crate::xds::cache::{Cache, CacheError, Kept, Pending};
 use crate::xds::client::{Client, Mode, Received};
 use crate::xds::conversation::{Connect, Conversation, LookUp, MeshState, Opened};
 use crate::xds::node;
@@ -107,8 +106,8 @@ impl Discovery {
         };
         let mut conversation = Conversation::new(client, to, state, queue);
         if let Some(cache) = &mut cache {
-            if let Some(responses) = load(cache) {
-                conversation.restore(responses).await;
+            if let Some(kept) = load(cache) {
+                conversation.restore(kept).await;
                 if !*is_synced.borrow() {
                     cache.forget();
                     tracing::warn!(
@@ -170,7 +169,7 @@ impl Connect for ToControlPlane {
 
     async fn connect(&mut self) -> Result<Opened<Channel>, OpenError> {
         let headers = self.headers.read().await?;
-        let service = self.server.connect(None).await?;
+        let service = Box::pin(self.server.connect(None)).await?;
         Ok(Opened { service, headers })
     }
 }
@@ -211,16 +210,15 @@ impl<F: Fn(&Snapshot)> MeshState for Published<F> {
 }
 
 /// What was kept, if it can be used.
-fn load(cache: &mut Cache) -> Option<Vec<crate::proto::discovery::DeltaDiscoveryResponse>> {
+fn load(cache: &mut Cache) -> Option<Kept> {
     match cache.load(SystemTime::now()) {
-        Ok(Some(responses)) => {
-            let resources: usize = responses.iter().map(|r| r.resources.len()).sum();
+        Ok(Some(kept)) => {
             tracing::warn!(
                 target: "corelane::xds",
-                resources,
+                resources = kept.resources(),
                 "starting from the kept state until the control plane answers"
             );
-            Some(responses)
+            Some(kept)
         }
         Ok(None) => None,
         Err(error) => {
@@ -286,17 +284,15 @@ async fn answer(
     }
 }
 
-fn tell(
+async fn tell(
     shards: Rc<[ShardMailbox]>,
     shard: usize,
     key: Arc<str>,
     told: oneshot::Receiver<()>,
-) -> impl Future<Output = ()> {
-    async move {
-        let answered = told.await.is_ok();
-        if let Some(mailbox) = shards.get(shard) {
-            // A shard that has ended asks no more.
-            let _ = mailbox.send(Message::Told(key, answered));
-        }
+) {
+    let answered = told.await.is_ok();
+    if let Some(mailbox) = shards.get(shard) {
+        // A shard that has ended asks no more.
+        let _ = mailbox.send(Message::Told(key, answered));
     }
 }

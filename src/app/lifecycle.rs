@@ -14,11 +14,11 @@ use super::background::Background;
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
 use super::discovery::Discovery;
+use super::ending::Ending;
 use super::servers::{self, Sources};
-use super::shards::{Seed, ShardEvent, Shards, broadcast};
+use super::shards::{Seed, ShardEvent, Shards};
 use super::signals::Signals;
 use super::state::State;
-use crate::config::limits::SHARD_STUCK_AFTER;
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
@@ -26,7 +26,7 @@ use crate::control::logging::{Filter, Logging, writer_options};
 use crate::control::readiness::Readiness;
 use crate::dataplane::balance::Neighbour;
 use crate::dataplane::rt;
-use crate::dataplane::shard::{Message, Plan};
+use crate::dataplane::shard::Plan;
 use crate::sys;
 use crate::telemetry::line::LineFormat;
 use crate::telemetry::{Hub, HubOptions, LogWriter};
@@ -75,8 +75,6 @@ pub enum StartError {
 
 /// Time the log gets to write its last lines.
 const LOG_FLUSH: Duration = Duration::from_secs(1);
-/// Time shards get to end once everything was forced.
-const FORCE_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a node until a signal or `/quitquitquit` has drained it.
 ///
@@ -183,28 +181,18 @@ async fn node(
         ready: state_task,
     };
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
-    let mut beside = std::pin::pin!(async {
+    let beside = Box::pin(async {
         tokio::join!(servers, background.run());
         // A node whose endpoints are all off still carries traffic.
         std::future::pending::<()>().await;
     });
-    let ended = tokio::select! {
-        reason = signals.first(&quit) => {
-            tracing::info!(target: "corelane::app", reason, "shutdown requested, draining");
-            Ok(())
-        }
-        event = shards.event() => Err(died(event)),
-        index = watchdog.stuck() => {
-            Err(RunError::ShardStuck { index, for_at_least: SHARD_STUCK_AFTER })
-        }
-        () = &mut beside => Ok(()),
+    let ending = Ending {
+        quit: &quit,
+        watchdog,
+        stop,
+        deadline: config.timeouts.drain,
     };
-    let _ = stop.send(true);
-    ended?;
-    tokio::select! {
-        drained = drain(&mut shards, &mut signals, config.timeouts.drain) => drained,
-        () = &mut beside => Ok(()),
-    }
+    ending.await_it(&mut shards, &mut signals, beside).await
 }
 
 /// The runtime's clock.
@@ -328,65 +316,6 @@ async fn await_drivers(shards: &mut Shards) -> Result<(), StartError> {
                 let why = result.err().unwrap_or_else(|| "ended at once".to_owned());
                 return Err(StartError::Shard { index, why });
             }
-            None => break,
-        }
-    }
-    Ok(())
-}
-
-fn died(event: Option<ShardEvent>) -> RunError {
-    match event {
-        Some(ShardEvent::Ended { index, result }) => RunError::ShardDied {
-            index,
-            why: result
-                .err()
-                .unwrap_or_else(|| "ended without being asked to".to_owned()),
-        },
-        Some(ShardEvent::Started { index, .. }) => RunError::ShardDied {
-            index,
-            why: "started twice".to_owned(),
-        },
-        None => RunError::ShardDied {
-            index: 0,
-            why: "all shards are gone".to_owned(),
-        },
-    }
-}
-
-/// Lets connections end until the deadline or a second signal, then ends them.
-async fn drain(
-    shards: &mut Shards,
-    signals: &mut Signals,
-    deadline: Duration,
-) -> Result<(), RunError> {
-    let mailboxes = shards.mailboxes();
-    broadcast(&mailboxes, || Message::Drain);
-    let forced = tokio::select! {
-        result = all_ended(shards) => return result,
-        () = tokio::time::sleep(deadline) => "the deadline passed",
-        reason = signals.next() => reason,
-    };
-    tracing::warn!(target: "corelane::app", reason = forced, "ending the connections still open");
-    broadcast(&mailboxes, || Message::Force);
-    match tokio::time::timeout(FORCE_GRACE, all_ended(shards)).await {
-        Ok(result) => result,
-        Err(_) => Err(RunError::ShardStuck {
-            index: 0,
-            for_at_least: FORCE_GRACE,
-        }),
-    }
-}
-
-async fn all_ended(shards: &mut Shards) -> Result<(), RunError> {
-    while !shards.all_ended() {
-        match shards.event().await {
-            Some(ShardEvent::Ended {
-                index,
-                result: Err(why),
-            }) => {
-                return Err(RunError::ShardDied { index, why });
-            }
-            Some(ShardEvent::Ended { .. } | ShardEvent::Started { .. }) => {}
             None => break,
         }
     }

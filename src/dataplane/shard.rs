@@ -140,13 +140,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         telemetry,
     });
     tracing::debug!(target: "corelane::shard", index, driver = %report.kind, "shard started");
-    if open {
-        shard.open.fire(());
-    }
-    for (position, planned) in listeners.into_iter().enumerate() {
-        listener::start(&shard, position, planned)?;
-    }
-    shard.spawn_vital(recheck::run(Rc::clone(&shard)), "the policy recheck");
+    shard.begin(open, listeners)?;
     let receiver = Rc::clone(&shard);
     let messages = inbox.run(move |message| receiver.handle(message, &heartbeat));
     let end = rt::race(shard.broken.wait(), shard.drained());
@@ -165,6 +159,18 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
 }
 
 impl Shard {
+    /// Starts what runs as long as the shard. `open`: connections are accepted at once.
+    fn begin(self: &Rc<Self>, open: bool, listeners: Vec<PlannedListener>) -> io::Result<()> {
+        if open {
+            self.open.fire(());
+        }
+        for (position, planned) in listeners.into_iter().enumerate() {
+            listener::start(self, position, planned)?;
+        }
+        self.spawn_vital(recheck::run(Rc::clone(self)), "the policy recheck");
+        Ok(())
+    }
+
     /// The newest mesh state.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.state.current()

@@ -88,6 +88,20 @@ pub struct Cache {
     merge: bool,
 }
 
+/// What was accepted in a former life, policies first.
+#[derive(Debug)]
+pub struct Kept {
+    pub(super) responses: Vec<DeltaDiscoveryResponse>,
+}
+
+impl Kept {
+    /// How many resources.
+    #[must_use]
+    pub fn resources(&self) -> usize {
+        self.responses.iter().map(|r| r.resources.len()).sum()
+    }
+}
+
 /// Changes that are not written yet: what each resource is now, or that it is gone.
 #[derive(Debug, Default)]
 pub struct Pending {
@@ -133,10 +147,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError`]; then the file is of no use.
-    pub fn load(
-        &mut self,
-        now: SystemTime,
-    ) -> Result<Option<Vec<DeltaDiscoveryResponse>>, CacheError> {
+    pub fn load(&mut self, now: SystemTime) -> Result<Option<Kept>, CacheError> {
         let Some(bytes) = self.read()? else {
             return Ok(None);
         };
@@ -174,7 +185,8 @@ impl Cache {
             });
         }
         self.merge = true;
-        Ok(Some(vec![policies, addresses]))
+        let responses = vec![policies, addresses];
+        Ok(Some(Kept { responses }))
     }
 
     /// Nothing of the file is to be kept: the next write makes it anew.

@@ -17,6 +17,7 @@ use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError, tokio_stream};
 use tonic::metadata::MetadataMap;
 
+use super::cache::Kept;
 use super::client::{Client, Received};
 use super::reconnect::{Backoff, StreamEnd};
 use crate::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -129,8 +130,8 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
 
     /// Takes over what was accepted in a former life, as if it came now. Versions are forgotten, so
     /// that the server sends everything again and says what is gone.
-    pub async fn restore(&mut self, responses: Vec<DeltaDiscoveryResponse>) {
-        for response in responses {
+    pub async fn restore(&mut self, kept: Kept) {
+        for response in kept.responses {
             self.parts.apply(response).await;
         }
     }

@@ -75,8 +75,10 @@ fn all_who_wait_for_an_address_are_told_by_one_answer() {
         });
         running.mailbox.send(Message::Told(key, true)).unwrap();
         for client in &mut clients {
-            let mut served = patient(listener.accept().unwrap().0);
             client.write_all(b"x").unwrap();
+        }
+        for _ in &clients {
+            let mut served = patient(listener.accept().unwrap().0);
             let mut byte = [0];
             served.read_exact(&mut byte).unwrap();
             drop(served);

@@ -32,8 +32,8 @@ fn pending(all: impl IntoIterator<Item = Received>) -> Pending {
 }
 
 /// Names and contents of both types, sorted: policies, addresses.
-fn contents(responses: Vec<DeltaDiscoveryResponse>) -> [Vec<(String, String)>; 2] {
-    let lists = responses.into_iter().map(|response| {
+fn contents(kept: Kept) -> [Vec<(String, String)>; 2] {
+    let lists = kept.responses.into_iter().map(|response| {
         let mut list: Vec<_> = response
             .resources
             .into_iter()
@@ -71,9 +71,13 @@ fn what_was_stored_is_loaded_with_policies_first() {
     ]);
     cache.store(&second, at(1)).unwrap();
     let mut later = Cache::new(&dir.path().join("below"), ORIGIN);
-    let responses = later.load(at(2)).unwrap().unwrap();
-    assert_eq!(responses[0].type_url, ResourceType::Authorization.url());
-    let [policies, addresses] = contents(responses);
+    let kept = later.load(at(2)).unwrap().unwrap();
+    assert_eq!(kept.resources(), 3);
+    assert_eq!(
+        kept.responses[0].type_url,
+        ResourceType::Authorization.url()
+    );
+    let [policies, addresses] = contents(kept);
     assert_eq!(policies, [pair("ns/p", "x")]);
     assert_eq!(addresses, [pair("a", "one"), pair("c", "3")]);
 }

@@ -6,7 +6,8 @@ use crate::model::workload::Workload;
 
 fn file(workloads: &[(&str, &str)], policies: &[(&str, &str)]) -> LocalState {
     use std::fmt::Write as _;
-    let mut text = String::from("workloads:\n");
+    let list = |empty| if empty { " []\n" } else { "\n" };
+    let mut text = format!("workloads:{}", list(workloads.is_empty()));
     for (uid, ip) in workloads {
         writeln!(
             text,
@@ -16,7 +17,8 @@ fn file(workloads: &[(&str, &str)], policies: &[(&str, &str)]) -> LocalState {
         .unwrap();
     }
     text.push_str("services:\n- {name: svc, namespace: ns, hostname: svc.ns, vips: [/10.9.0.1], ports: {80: 8080}}\n");
-    text.push_str("policies:\n");
+    text.push_str("policies:");
+    text.push_str(list(policies.is_empty()));
     for (name, action) in policies {
         writeln!(
             text,

@@ -1,0 +1,116 @@
+//! How a node ends: by a signal, in order; or because a shard is lost, at once (spec: lifecycle.md 4).
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::RunError;
+use super::shards::{ShardEvent, Shards, Watchdog, broadcast};
+use super::signals::Signals;
+use crate::config::limits::SHARD_STUCK_AFTER;
+use crate::dataplane::shard::Message;
+
+/// Time shards get to end once everything was forced.
+const FORCE_GRACE: Duration = Duration::from_secs(2);
+
+/// What an end needs.
+pub(super) struct Ending<'a> {
+    /// `/quitquitquit`.
+    pub(super) quit: &'a Notify,
+    /// Finds shards that are stuck.
+    pub(super) watchdog: Watchdog,
+    /// Stops the endpoints for operators.
+    pub(super) stop: watch::Sender<bool>,
+    /// Time connections get to end.
+    pub(super) deadline: Duration,
+}
+
+impl Ending<'_> {
+    /// Waits for the end, and ends. `beside` runs until the last connection has ended.
+    pub(super) async fn await_it(
+        self,
+        shards: &mut Shards,
+        signals: &mut Signals,
+        beside: impl Future<Output = ()>,
+    ) -> Result<(), RunError> {
+        let mut beside = pin!(beside);
+        let ended = tokio::select! {
+            reason = signals.first(self.quit) => {
+                tracing::info!(target: "corelane::app", reason, "shutdown requested, draining");
+                Ok(())
+            }
+            event = shards.event() => Err(died(event)),
+            index = self.watchdog.stuck() => {
+                Err(RunError::ShardStuck { index, for_at_least: SHARD_STUCK_AFTER })
+            }
+            () = &mut beside => Ok(()),
+        };
+        let _ = self.stop.send(true);
+        ended?;
+        tokio::select! {
+            drained = drain(shards, signals, self.deadline) => drained,
+            () = &mut beside => Ok(()),
+        }
+    }
+}
+
+fn died(event: Option<ShardEvent>) -> RunError {
+    match event {
+        Some(ShardEvent::Ended { index, result }) => RunError::ShardDied {
+            index,
+            why: result
+                .err()
+                .unwrap_or_else(|| "ended without being asked to".to_owned()),
+        },
+        Some(ShardEvent::Started { index, .. }) => RunError::ShardDied {
+            index,
+            why: "started twice".to_owned(),
+        },
+        None => RunError::ShardDied {
+            index: 0,
+            why: "all shards are gone".to_owned(),
+        },
+    }
+}
+
+/// Lets connections end until the deadline or a second signal, then ends them.
+async fn drain(
+    shards: &mut Shards,
+    signals: &mut Signals,
+    deadline: Duration,
+) -> Result<(), RunError> {
+    let mailboxes = shards.mailboxes();
+    broadcast(&mailboxes, || Message::Drain);
+    let forced = tokio::select! {
+        result = all_ended(shards) => return result,
+        () = tokio::time::sleep(deadline) => "the deadline passed",
+        reason = signals.next() => reason,
+    };
+    tracing::warn!(target: "corelane::app", reason = forced, "ending the connections still open");
+    broadcast(&mailboxes, || Message::Force);
+    match tokio::time::timeout(FORCE_GRACE, all_ended(shards)).await {
+        Ok(result) => result,
+        Err(_) => Err(RunError::ShardStuck {
+            index: 0,
+            for_at_least: FORCE_GRACE,
+        }),
+    }
+}
+
+async fn all_ended(shards: &mut Shards) -> Result<(), RunError> {
+    while !shards.all_ended() {
+        match shards.event().await {
+            Some(ShardEvent::Ended {
+                index,
+                result: Err(why),
+            }) => {
+                return Err(RunError::ShardDied { index, why });
+            }
+            Some(ShardEvent::Ended { .. } | ShardEvent::Started { .. }) => {}
+            None => break,
+        }
+    }
+    Ok(())
+}
