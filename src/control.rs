@@ -11,3 +11,4 @@ pub mod logging;
 pub mod readiness;
 mod spelling;
 pub mod watch;
+pub mod zds;

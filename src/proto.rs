@@ -1,6 +1,7 @@
 //! Messages of the control plane, generated from the schemas in `proto/schema` by `cargo xtask proto`.
 //!
-//! Their types stop in `xds` and in the client of the certificate authority; nothing else names them.
+//! Their types stop in `xds`, in the client of the certificate authority and in that of the node's agent;
+//! nothing else names them.
 
 /// Discovery service: requests, responses, resources in their envelopes.
 #[rustfmt::skip]
@@ -18,3 +19,7 @@ pub mod ca;
 #[rustfmt::skip]
 #[path = "proto/generated/istio_workload.rs"]
 pub mod workload;
+/// Workloads of this node, by its agent.
+#[rustfmt::skip]
+#[path = "proto/generated/istio_workload_zds.rs"]
+pub mod zds;

@@ -7,6 +7,7 @@ pub mod event;
 pub mod fds;
 pub mod limits;
 pub mod netns;
+pub mod packets;
 pub mod pipe;
 pub mod process;
 pub mod ring;

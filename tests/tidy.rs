@@ -105,7 +105,7 @@ mod rules {
         ("tokio::time", &["control", "xds", "app"]),
         ("hyper::", &["control"]),
         ("clap::", &["cli"]),
-        ("prost::", &["xds"]),
+        ("prost::", &["xds", "control/zds"]),
         ("prost_types::", &["xds", "control/certs"]),
     ];
 

@@ -7,6 +7,7 @@ mod listeners;
 mod resolver;
 mod sections;
 mod shards;
+mod shared;
 mod tuning;
 
 use std::path::{Path, PathBuf};
@@ -79,7 +80,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
     let ring_entries = r.get(Key::RingEntries, RING_ENTRIES, &entries);
     let listeners = listeners::listeners(r, mode.as_ref(), ipv6_enabled, enable_proxy);
     let illegal_ports = listeners::illegal_ports(&listeners);
-    let discovery = discovery::discovery(r, node_name.as_ref());
+    let discovery = discovery::discovery(r, mode.as_ref(), node_name.as_ref());
     let (identity_dir, authority) = authority::source(r);
     let auth_token = discovery::auth_token(r, discovery.is_some() || authority.is_some());
     let local_state = local_state(r, discovery.is_some());
@@ -88,7 +89,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
     let istio_version = istio_version
         .map_or("unknown", |version| &version.text)
         .into();
-    let original_source = sections::original_source(mode.as_ref());
+    let socket = sections::socket(r, mode.as_ref());
     Some(Config {
         mode: mode?,
         network,
@@ -112,7 +113,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
         tls: sections::tls(r),
         http2: sections::http2(r),
         pool: sections::pool(r),
-        socket: sections::socket(r, original_source),
+        socket,
         timeouts: sections::timeouts(r),
         limits: sections::limits(r),
         localhost_app_tunnel: r.get(Key::LocalhostAppTunnel, true, &Bool),
@@ -129,7 +130,7 @@ const DRIVERS: Choice<DriverChoice> = Choice(&[
     ("epoll", DriverChoice::Epoll),
 ]);
 
-/// What `mode` may say; the reference's default is in the list to be refused by name.
+/// What `mode` may say.
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
     Shared,
@@ -143,35 +144,33 @@ const MODES: Choice<Mode> = Choice(&[
     ("shared", Mode::Shared),
 ]);
 
+fn superfluous(r: &mut Resolver, message: &str) {
+    let origin = r.origin_of(Key::Workload);
+    let kind = ProblemKind::Conflict(message.to_owned());
+    r.problem(origin, Key::Workload, kind);
+}
+
 fn mode(r: &mut Resolver) -> Option<NodeMode> {
     let workload = r.optional(Key::Workload, &WorkloadName);
-    let Some((mode, origin)) = r.winner(Key::Mode, &MODES) else {
-        if !r.is_given(Key::Mode) {
-            let expected = "`dedicated` or `node` (`shared`, the reference's default, is not part \
-                            of this version)";
-            r.missing(Key::Mode, expected);
-        }
+    let given = r.winner(Key::Mode, &MODES);
+    if given.is_none() && r.is_given(Key::Mode) {
         return None;
-    };
+    }
+    let (mode, origin) = given.unwrap_or((Mode::Shared, Origin::Default));
     r.record(Key::Mode, MODES.show(&mode), origin.clone());
+    if mode != Mode::Shared {
+        shared::without(r);
+    }
     match mode {
         Mode::Shared => {
-            let kind = ProblemKind::NotBuilt {
-                what: "mode `shared`, which needs a node agent (ZDS),".to_owned(),
-                instead: "use `dedicated` with PROXY_WORKLOAD_INFO, or `node`",
-            };
-            r.problem(origin, Key::Mode, kind);
-            None
+            if workload.is_some() {
+                superfluous(r, "a workload is named, but the node's agent names those of a shared node");
+            }
+            Some(NodeMode::Shared(shared::shared(r)))
         }
         Mode::Node => {
             if workload.is_some() {
-                let message = "a workload is named, but mode `node` speaks for all local ones";
-                let origin = r.origin_of(Key::Workload);
-                r.problem(
-                    origin,
-                    Key::Workload,
-                    ProblemKind::Conflict(message.to_owned()),
-                );
+                superfluous(r, "a workload is named, but mode `node` speaks for all local ones");
             }
             Some(NodeMode::Node)
         }

@@ -31,7 +31,7 @@ macro_rules! settings {
 }
 
 settings! {
-    Mode "mode" ["PROXY_MODE"] "whom the node speaks for: `dedicated` (one workload) or `node` (all local ones)";
+    Mode "mode" ["PROXY_MODE"] "whom the node speaks for: `shared` (the default: the workloads its agent names), `dedicated` (one workload) or `node` (all local ones)";
     Workload "workload" ["PROXY_WORKLOAD_INFO"] "the workload of a dedicated node: NAMESPACE/NAME/SERVICEACCOUNT";
     Network "network" ["NETWORK"] "own network";
     NodeName "nodeName" ["NODE_NAME"] "own node; restricts which workloads are local";
@@ -71,6 +71,9 @@ settings! {
     InstanceIps "instance.ips" ["INSTANCE_IPS"] "own addresses, as told to the control plane";
     PodName "instance.podName" ["POD_NAME"] "own pod, as told to the control plane";
     PodNamespace "instance.podNamespace" ["POD_NAMESPACE"] "namespace of that pod";
+    PodAccount "instance.serviceAccount" ["SERVICE_ACCOUNT"] "service account of that pod; with the other two, a shared node is a workload itself";
+    AgentSocket "inpod.socket" ["INPOD_UDS"] "socket of a shared node's agent";
+    InpodPortReuse "inpod.portReuse" ["INPOD_PORT_REUSE"] "another process may hold the same ports in the workloads' namespaces during an upgrade";
     IdentityDir "identityDir" ["CORELANE_IDENTITY_DIR"] "folder with ns/NAMESPACE/sa/SERVICEACCOUNT/{tls.crt,tls.key,ca.crt}";
     CaAddress "ca.address" ["CA_ADDRESS"] "certificate authority, instead of `identityDir`: `https://HOST:PORT`, `http://HOST:PORT`, `unix:PATH`; empty: none. In Kubernetes, without `identityDir`, `https://istiod.istio-system.svc:15012`, elsewhere none";
     CaRootCa "ca.rootCa" ["CA_ROOT_CA"] "roots the authority is checked by: a PEM file, PEM text or `SYSTEM`; else `./var/run/secrets/istio/root-cert.pem`";
@@ -191,6 +194,7 @@ impl Key {
                 | Self::InstanceIps
                 | Self::PodName
                 | Self::PodNamespace
+                | Self::PodAccount
                 | Self::CompliancePolicy
                 | Self::LogFilter
                 | Self::LogFormat

@@ -31,7 +31,10 @@ pub(super) struct Variable {
 pub(super) const NO_CONTROL_PLANE: &str = "this node does not talk to a control plane";
 /// Why what concerns an authority has no effect without one.
 pub(super) const NO_CA: &str = "this node does not talk to a certificate authority";
-const NO_SHARED: &str = "only a shared node talks to a node agent";
+/// Why what concerns a node agent has no effect without one.
+pub(super) const NO_SHARED: &str = "only a shared node talks to a node agent";
+/// Why the account of the own pod has no effect elsewhere.
+pub(super) const NO_OWN_WORKLOAD: &str = "a dedicated node takes it from PROXY_WORKLOAD_INFO";
 const NO_DNS: &str = "this version has no DNS proxy";
 
 const fn refuse(name: &'static str, what: &'static str, instead: &'static str) -> Variable {
@@ -65,12 +68,6 @@ pub(super) const VARIABLES: &[Variable] = &[
         what: "a fake certificate authority",
         instead: "make a throw-away one with `corelane dev pki`",
     },
-    warn(
-        "SERVICE_ACCOUNT",
-        "a dedicated node takes it from PROXY_WORKLOAD_INFO",
-    ),
-    warn("INPOD_UDS", NO_SHARED),
-    warn("INPOD_PORT_REUSE", NO_SHARED),
     warn("PREFERED_SERVICE_NAMESPACE", NO_DNS),
 ];
 

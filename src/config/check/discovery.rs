@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::super::NodeMode;
 use super::super::problem::{ProblemKind, excerpt};
 use super::super::raw::Candidate;
 use super::super::schema::Key;
@@ -25,10 +26,14 @@ pub(super) fn in_cluster() -> ServerAddress {
     }
 }
 
-pub(super) fn discovery(r: &mut Resolver, node_name: Option<&Arc<str>>) -> Option<Discovery> {
+pub(super) fn discovery(
+    r: &mut Resolver,
+    mode: Option<&NodeMode>,
+    node_name: Option<&Arc<str>>,
+) -> Option<Discovery> {
     let default = r.raw.in_cluster.then(in_cluster);
     let Some(address) = r.get(Key::XdsAddress, default, &Server) else {
-        without(r);
+        without(r, mode);
         return None;
     };
     if matches!(address, ServerAddress::Plain { .. }) {
@@ -134,19 +139,18 @@ fn metadata_json(r: &mut Resolver) -> Vec<(Arc<str>, Arc<str>)> {
 }
 
 /// Without a control plane: everything that only concerns one is checked, and has no effect.
-fn without(r: &mut Resolver) {
+fn without(r: &mut Resolver, mode: Option<&NodeMode>) {
     let unused = NO_CONTROL_PLANE;
     check(r, Key::XdsRootCa, &Roots, unused);
     check(r, Key::XdsAltHostname, &Name, unused);
     check(r, Key::XdsOnDemand, &Bool, unused);
     check(r, Key::XdsCacheDir, &PathText, unused);
-    for key in [
-        Key::InstanceIp,
-        Key::InstanceIps,
-        Key::PodName,
-        Key::PodNamespace,
-    ] {
-        check(r, key, &Name, unused);
+    check(r, Key::InstanceIp, &Name, unused);
+    check(r, Key::InstanceIps, &Name, unused);
+    // A shared node also learns from these two which workload it is.
+    if mode.is_none_or(|mode| mode.shared().is_none()) {
+        check(r, Key::PodName, &Name, unused);
+        check(r, Key::PodNamespace, &Name, unused);
     }
     let variables = |c: &Candidate| matches!(c.origin, super::Origin::Env(_));
     let metadata = r.raw.mesh.metadata.iter();

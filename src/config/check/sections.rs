@@ -118,14 +118,20 @@ impl Kind for OriginalSourceText {
 
 /// In mode `node` the applications' answers to a foreign address would leave through the default
 /// route instead of coming back to us, unless the host routes them by policy: so somebody must ask.
-pub(super) const fn original_source(mode: Option<&NodeMode>) -> OriginalSource {
+const fn original_source(mode: Option<&NodeMode>) -> OriginalSource {
     match mode {
         Some(NodeMode::Node) => OriginalSource::Never,
-        Some(NodeMode::Dedicated { .. }) | None => OriginalSource::Auto,
+        Some(NodeMode::Dedicated { .. } | NodeMode::Shared(_)) | None => OriginalSource::Auto,
     }
 }
 
-pub(super) fn socket(r: &mut Resolver, original_source: OriginalSource) -> SocketOptions {
+/// Mark of a shared node's packets, which the rules in its workloads' namespaces know.
+const SHARED_MARK: u32 = 1_337;
+
+pub(super) fn socket(r: &mut Resolver, mode: Option<&NodeMode>) -> SocketOptions {
+    let original_source = original_source(mode);
+    let shared = mode.is_some_and(|mode| mode.shared().is_some());
+    let mark = shared.then_some(SHARED_MARK);
     let default = Keepalive::default();
     let seconds = Span(Duration::from_secs(1)..=Duration::from_secs(KEEPALIVE_SECONDS_MAX));
     let enabled = r.get(Key::KeepaliveEnabled, true, &Bool);
@@ -141,7 +147,7 @@ pub(super) fn socket(r: &mut Resolver, original_source: OriginalSource) -> Socke
     SocketOptions {
         keepalive: enabled.then_some(keepalive),
         user_timeout_enabled: r.get(Key::UserTimeout, false, &Bool),
-        packet_mark: r.get(Key::PacketMark, None, &Or("none", Integer(0..=u32::MAX))),
+        packet_mark: r.get(Key::PacketMark, mark, &Or("none", Integer(0..=u32::MAX))),
         original_source: r.get(Key::OriginalSource, original_source, &OriginalSourceText),
         reuse_port: r.get(Key::ReusePort, false, &Bool),
     }

@@ -14,6 +14,7 @@ pub fn config(config: &Config) -> Value {
     let listeners = &config.listeners;
     let workload = config.mode.workload();
     let discovery = config.discovery.as_ref();
+    let shared = config.mode.shared();
     let mut members = json!({
         "proxy": config.enable_proxy,
         "dnsProxy": false,
@@ -36,6 +37,7 @@ pub fn config(config: &Config) -> Value {
         "proxyMode": match config.mode {
             NodeMode::Dedicated { .. } => "Dedicated",
             NodeMode::Node => "Node",
+            NodeMode::Shared(_) => "Shared",
         },
         "proxyWorkloadInformation": workload.map(|info| json!({
             "name": &*info.name,
@@ -62,7 +64,8 @@ pub fn config(config: &Config) -> Value {
             OriginalSource::Never => json!(false),
         },
         "packetMark": config.socket.packet_mark,
-        "inpodPortReuse": config.socket.reuse_port,
+        "inpodUds": shared.map(|shared| shared.agent.display().to_string()),
+        "inpodPortReuse": shared.map_or(config.socket.reuse_port, |shared| shared.port_reuse),
         "socketConfig": socket(config),
         "localhostAppTunnel": config.localhost_app_tunnel,
         "ipv6Enabled": config.ipv6_enabled,

@@ -5,6 +5,7 @@
 //! Functions panic when the test has to fail: their message is what the developer reads.
 
 pub mod access_log;
+pub mod agent;
 pub mod apps;
 pub mod capture;
 pub mod clock;

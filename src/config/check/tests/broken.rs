@@ -453,11 +453,6 @@ const VARIABLES: &[(&str, &str, &str)] = &[
     ),
     ("PROXY_MODE", "Dedicated", "did you mean `dedicated`?"),
     (
-        "PROXY_MODE",
-        "shared",
-        "needs a node agent (ZDS), is not part of this version",
-    ),
-    (
         "PROXY_WORKLOAD_INFO",
         "default/client",
         "is not NAMESPACE/NAME/SERVICEACCOUNT",
@@ -650,11 +645,6 @@ fn each_broken_proxy_config_is_refused_in_both_places() {
 #[test]
 fn what_is_missing_is_named_with_file_key_and_variable() {
     let lines = with_file("").unwrap_err().to_string();
-    assert!(
-        lines.contains("configuration: mode: missing, expected `dedicated` or `node`"),
-        "{lines}"
-    );
-    assert!(lines.contains("(variable PROXY_MODE)"), "{lines}");
     assert!(
         lines.contains("configuration: localState: missing"),
         "{lines}"
