@@ -6,9 +6,9 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::listener::Accepted;
+use super::listener::{Accepted, Place};
 use super::local;
-use super::rt::{self, First, PollSocket};
+use super::rt::{self, PollSocket};
 use super::shard::Shard;
 use super::tunnel_life::TunnelLife;
 use crate::hbone::server::{self, DrainHandle, Incoming, Server};
@@ -16,9 +16,6 @@ use crate::model::identity::Identity;
 use crate::telemetry::counters::{Limit, Role};
 use crate::telemetry::flow::Direction;
 use crate::tls::{self, Peer, TlsStream};
-
-#[cfg(test)]
-pub(super) use stream::serve as stream_task;
 
 /// One tunnel a peer opened, as its streams see it.
 #[derive(Debug)]
@@ -38,18 +35,11 @@ pub(super) struct Tunnel {
 }
 
 /// Serves one connection of port 15008.
-pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted) {
-    let socket = Rc::clone(&accepted.socket);
+pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted, _place: Place) {
     // Boxed: an open tunnel must not hold the room its handshake took.
-    let up = Box::pin(establish(&shard, transparent, accepted));
-    let ended = rt::race(shard.force.wait(), async {
-        if let Some((tunnel, server, life)) = up.await {
-            streams(&shard, &tunnel, server, life).await;
-        }
-    })
-    .await;
-    if let First::Left(()) = ended {
-        socket.reset_on_close();
+    let up = Box::pin(establish(&shard, transparent, accepted)).await;
+    if let Some((tunnel, server, life)) = up {
+        streams(&shard, &tunnel, server, life).await;
     }
 }
 
@@ -209,5 +199,6 @@ fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
     };
     let (ours, tunnel) = (Rc::clone(shard), Rc::clone(tunnel));
     let task = stream::serve(ours, tunnel, request, respond, at, slot);
-    shard.spawn(task, || {});
+    // Dropped, its stream is reset, and the application's connection too.
+    shard.spawn_set_up(Box::pin(task), || {});
 }

@@ -4,18 +4,21 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::admission::Slot;
 use super::balance::{Handed, Weight};
 use super::local::LocalKey;
-use super::rt::{self, First, Listener, Signal, Socket};
+use super::relay::Keep;
+use super::rt::{self, First, Listener, Socket};
 use super::shard::{ListenerRole, PlannedListener, Shard};
 use super::{inbound, outbound, passthrough, socks};
 use crate::config::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN, ACCEPTS_PER_TURN_MAX};
 use crate::config::{Config, ForwardTarget};
 use crate::model::addr::ClientAddr;
+use crate::model::close::CloseReason;
 use crate::sys;
 use crate::sys::socket::{ConnectionOptions, set_connection_options};
 use crate::telemetry::counters::{Limit, ListenerKind};
@@ -239,43 +242,53 @@ fn admit(shard: &Rc<Shard>, listener: usize, fd: OwnedFd, peer: SocketAddr) {
             return;
         }
     };
-    let open = Open::new(shard, slot, kind.direction());
+    let place = Place::new(shard, slot, kind.direction());
     let accepted = Accepted {
         socket: Rc::clone(&socket),
         client,
         at: rt::now(),
     };
-    let task = serve(Rc::clone(shard), kind.clone(), accepted, open);
-    shard.spawn(task, move || socket.reset_on_close());
+    let task = serve(shard, kind, accepted, place);
+    shard.spawn_set_up(task, move || socket.reset_on_close());
 }
 
-async fn serve(shard: Rc<Shard>, kind: Kind, accepted: Accepted, _open: Open) {
-    let client = accepted.client.ip();
-    match kind {
+fn serve(
+    shard: &Rc<Shard>,
+    kind: &Kind,
+    accepted: Accepted,
+    place: Place,
+) -> Pin<Box<dyn Future<Output = ()>>> {
+    let (shard, client) = (Rc::clone(shard), accepted.client.ip());
+    match kind.clone() {
         Kind::Outbound(local, port) => {
             let local = local.or_of_client(client);
-            Box::pin(outbound::captured(shard, local, port, accepted)).await;
+            Box::pin(outbound::captured(shard, local, port, accepted, place))
         }
-        Kind::Forward(local, to) => Box::pin(outbound::forward(shard, local, to, accepted)).await,
+        Kind::Forward(local, to) => Box::pin(outbound::forward(shard, local, to, accepted, place)),
         Kind::Socks(local) => {
             let local = local.or_of_client(client);
-            Box::pin(socks::serve(shard, local, accepted)).await;
+            Box::pin(socks::serve(shard, local, accepted, place))
         }
-        Kind::Plaintext(transparent, port) => {
-            Box::pin(passthrough::serve(shard, transparent, port, accepted)).await;
-        }
-        Kind::Inbound(transparent) => Box::pin(inbound::serve(shard, transparent, accepted)).await,
+        Kind::Plaintext(transparent, port) => Box::pin(passthrough::serve(
+            shard,
+            transparent,
+            port,
+            accepted,
+            place,
+        )),
+        Kind::Inbound(transparent) => Box::pin(inbound::serve(shard, transparent, accepted, place)),
     }
 }
 
-/// Counts an accepted connection for as long as its task lives, however it ends.
-struct Open {
+/// Counts an accepted connection until it has ended, however it ends.
+#[derive(Debug)]
+pub(crate) struct Place {
     shard: Rc<Shard>,
     direction: Direction,
     _slot: Slot,
 }
 
-impl Open {
+impl Place {
     fn new(shard: &Rc<Shard>, slot: Slot, direction: Direction) -> Self {
         shard.telemetry.counters().connections_open.add(1);
         shard.telemetry.socket_opened(direction);
@@ -287,14 +300,16 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for Place {
     fn drop(&mut self) {
         self.shard.telemetry.counters().connections_open.add(-1);
         self.shard.telemetry.socket_closed(self.direction);
     }
 }
 
-/// Never fires: for connections that no policy is rechecked for.
-pub(crate) fn never<T: Clone>() -> Signal<T> {
-    Signal::default()
+/// A connection that no policy is rechecked for.
+impl Keep for Place {
+    fn closed(&self) -> impl Future<Output = CloseReason> {
+        std::future::pending()
+    }
 }

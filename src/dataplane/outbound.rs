@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::capture::{self, Captured};
 use super::dial::{self, DialError};
-use super::listener::{Accepted, never};
+use super::listener::{Accepted, Place};
 use super::local::LocalKey;
 use super::pool::{self, Key};
-use super::relay::{self, Side};
-use super::rt::{self, First, Socket};
+use super::relay::{self, Connection, Side};
+use super::rt::{self, Socket};
 use super::shard::Shard;
 use crate::config::ForwardTarget;
 use crate::decision::authorize::Permit;
@@ -25,9 +25,15 @@ use crate::telemetry::OpenFlow;
 use crate::telemetry::flow::{Direction, Flow, Party};
 
 /// Serves a captured connection; `own_port` is its listener's.
-pub(crate) async fn captured(shard: Rc<Shard>, local: LocalKey, own_port: u16, accepted: Accepted) {
+pub(crate) async fn captured(
+    shard: Rc<Shard>,
+    local: LocalKey,
+    own_port: u16,
+    accepted: Accepted,
+    place: Place,
+) {
     match capture::destination(&accepted.socket, own_port) {
-        Ok(to) => run(&shard, &local, accepted, Target::Address(to)).await,
+        Ok(to) => run(&shard, &local, accepted, place, Target::Address(to)).await,
         Err(error) => {
             let client = accepted.client.get();
             shard.refused(Direction::Outbound, client, None, &error);
@@ -42,23 +48,23 @@ pub(crate) async fn forward(
     local: LocalKey,
     to: ForwardTarget,
     accepted: Accepted,
+    place: Place,
 ) {
-    run(&shard, &local, accepted, capture::forward_target(&to)).await;
+    let target = capture::forward_target(&to);
+    run(&shard, &local, accepted, place, target).await;
 }
 
-async fn run(shard: &Rc<Shard>, local: &LocalKey, accepted: Accepted, target: Target) {
+async fn run(
+    shard: &Rc<Shard>,
+    local: &LocalKey,
+    accepted: Accepted,
+    place: Place,
+    target: Target,
+) {
     let socket = Rc::clone(&accepted.socket);
-    // Boxed, like every set-up: an idle relay must not hold the room it took.
-    let open = Box::pin(prepare(shard, local, accepted, target));
-    let ended = rt::race(shard.force.wait(), async {
-        match open.await {
-            Some(open) => open.relay(shard).await,
-            None => socket.reset_on_close(),
-        }
-    })
-    .await;
-    if let First::Left(()) = ended {
-        socket.reset_on_close();
+    match prepare(shard, local, accepted, target).await {
+        Some(open) => open.relay(shard, place),
+        None => socket.reset_on_close(),
     }
 }
 
@@ -99,8 +105,8 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// Relays to the end and reports.
-    pub(crate) async fn relay(self, shard: &Shard) {
+    /// Starts the relay.
+    pub(crate) fn relay(self, shard: &Rc<Shard>, place: Place) {
         let Self {
             client,
             server,
@@ -111,8 +117,8 @@ impl Open {
         #[cfg(any(test, feature = "faults"))]
         super::faults::trip(port);
         let (sides, permit) = ((Side::Tcp(client), server), Permit::outbound());
-        let reason = relay::run(shard, sides, permit, &flow, &never()).await;
-        flow.finish(&reason, rt::now());
+        let connection = Connection { flow, keep: place };
+        relay::start(shard, connection, sides, permit);
     }
 }
 
@@ -256,6 +262,7 @@ fn describe(
         src_addr: captured.client.get(),
         dst_addr: next_hop,
         hbone_addr: authority,
-        trace_id: Some(trace),
+        // No line of another node speaks of a connection outside tunnels.
+        trace_id: tunnelled.then_some(trace),
     }
 }

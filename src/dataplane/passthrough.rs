@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::capture;
 use super::dial;
-use super::listener::Accepted;
+use super::listener::{Accepted, Place};
 use super::local;
 use super::permission::permitted;
-use super::relay::{self, Side};
+use super::relay::{self, Connection, Side};
 use super::rt::{self, First, Socket};
 use super::shard::Shard;
 use super::table::Registration;
@@ -23,28 +23,29 @@ use crate::telemetry::OpenFlow;
 use crate::telemetry::flow::{Direction, Flow, Party};
 
 /// Serves one connection of port 15006; `own_port` is its listener's.
-pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, own_port: u16, accepted: Accepted) {
+pub(crate) async fn serve(
+    shard: Rc<Shard>,
+    transparent: bool,
+    own_port: u16,
+    accepted: Accepted,
+    place: Place,
+) {
     let socket = Rc::clone(&accepted.socket);
-    let work = async {
-        let prepared = Box::pin(prepare(&shard, transparent, own_port, accepted)).await;
-        let Some((open, outcome)) = prepared else {
-            return socket.reset_on_close();
-        };
-        let reason = match outcome {
-            Ok((permit, server)) => {
-                let sides = (Side::Tcp(Rc::clone(&socket)), Side::Tcp(server));
-                let close = &open.registration.entry().close;
-                relay::run(&shard, sides, permit, &open.flow, close).await
-            }
-            Err(reason) => {
-                socket.reset_on_close();
-                reason
-            }
-        };
-        open.flow.finish(&reason, rt::now());
+    let prepared = prepare(&shard, transparent, own_port, accepted).await;
+    let Some((open, outcome)) = prepared else {
+        return socket.reset_on_close();
     };
-    if let First::Left(()) = rt::race(shard.force.wait(), work).await {
-        socket.reset_on_close();
+    let Open { flow, registration } = open;
+    match outcome {
+        Ok((permit, server)) => {
+            let sides = (Side::Tcp(socket), Side::Tcp(server));
+            let keep = (registration, place);
+            relay::start(&shard, Connection { flow, keep }, sides, permit);
+        }
+        Err(reason) => {
+            socket.reset_on_close();
+            flow.finish(&reason, rt::now());
+        }
     }
 }
 

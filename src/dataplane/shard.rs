@@ -6,10 +6,14 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+
+use pin_project_lite::pin_project;
 
 use super::admission::{Admission, Slot, Slots};
 use super::balance::Balance;
@@ -18,7 +22,7 @@ use super::local::LocalKey;
 use super::pool::Pool;
 use super::recheck;
 use super::relay;
-use super::rt::{self, DriverReport, First, Pulse, Signal};
+use super::rt::{self, Contain, DriverReport, First, Panicked, Pulse, Signal};
 use super::table::Table;
 use super::tunnel_settings;
 use crate::config::Config;
@@ -205,21 +209,27 @@ impl Shard {
         on_panic: impl FnOnce() + 'static,
     ) {
         self.tasks.set(self.tasks.get() + 1);
-        let (ended, shard) = (Rc::clone(self), Rc::clone(self));
-        let counted = async move {
-            let _leave = Defer(Some(move || {
-                ended.tasks.set(ended.tasks.get() - 1);
-                if ended.tasks.get() <= 1 {
-                    ended.idle.beat();
-                }
-            }));
-            task.await;
-        };
-        rt::spawn(counted, move || {
-            shard.telemetry.counters().panics.add(1);
-            tracing::error!(target: "corelane::shard", "a task panicked; its connection is closed");
-            on_panic();
+        rt::spawn(Counted {
+            task: rt::contain(task),
+            on_panic: Some(on_panic),
+            leave: Leave(Rc::clone(self)),
         });
+    }
+
+    /// Starts the task that sets a connection up; it ends when the connection is relayed, or the tunnel
+    /// has ended. When the shard must end first, or the task panics, it is dropped and `lost` runs.
+    pub(crate) fn spawn_set_up(
+        self: &Rc<Self>,
+        set_up: Pin<Box<dyn Future<Output = ()>>>,
+        lost: impl FnOnce() + Clone + 'static,
+    ) {
+        let (shard, forced) = (Rc::clone(self), lost.clone());
+        let task = async move {
+            if let First::Left(()) = rt::race(shard.force.wait(), set_up).await {
+                forced();
+            }
+        };
+        self.spawn(task, lost);
     }
 
     /// As [`Shard::spawn`], for a task whose loss the shard could not make good: a listener that
@@ -316,13 +326,42 @@ impl Shard {
     }
 }
 
-/// Runs a closure when dropped, also while unwinding.
-struct Defer<F: FnOnce()>(Option<F>);
+pin_project! {
+    /// A task that is counted until it has been dropped, and whose panic ends it alone.
+    struct Counted<F, P> {
+        #[pin]
+        task: Contain<F>,
+        on_panic: Option<P>,
+        leave: Leave,
+    }
+}
 
-impl<F: FnOnce()> Drop for Defer<F> {
+impl<F: Future<Output = ()>, P: FnOnce()> Future for Counted<F, P> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let ended = ready!(this.task.poll(cx));
+        if ended == Err(Panicked)
+            && let Some(on_panic) = this.on_panic.take()
+        {
+            this.leave.0.telemetry.counters().panics.add(1);
+            tracing::error!(target: "corelane::shard", "a task panicked; its connection is closed");
+            on_panic();
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Leaves the count of tasks when dropped.
+struct Leave(Rc<Shard>);
+
+impl Drop for Leave {
     fn drop(&mut self) {
-        if let Some(run) = self.0.take() {
-            run();
+        let shard = &self.0;
+        shard.tasks.set(shard.tasks.get() - 1);
+        if shard.tasks.get() <= 1 {
+            shard.idle.beat();
         }
     }
 }
