@@ -6,10 +6,11 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::listener::{Accepted, Place};
+use super::listener::Accepted;
 use super::local;
 use super::rt::{self, PollSocket};
 use super::shard::Shard;
+use super::slot::Slot;
 use super::tunnel_life::TunnelLife;
 use crate::hbone::server::{self, DrainHandle, Incoming, Server};
 use crate::model::identity::Identity;
@@ -35,7 +36,7 @@ pub(super) struct Tunnel {
 }
 
 /// Serves one connection of port 15008.
-pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted, _place: Place) {
+pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted, _place: Slot) {
     // Boxed: an open tunnel must not hold the room its handshake took.
     let up = Box::pin(establish(&shard, transparent, accepted)).await;
     if let Some((tunnel, server, life)) = up {
@@ -188,7 +189,7 @@ fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
         }
     };
     // A stream takes a descriptor as a connection does, and a peer may open many in one tunnel.
-    let Some(slot) = shard.slot() else {
+    let Some(slot) = shard.slot(None) else {
         shard.refused(
             Direction::Inbound,
             client,

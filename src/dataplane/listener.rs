@@ -8,17 +8,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::admission::Slot;
 use super::balance::{Handed, Weight};
 use super::local::LocalKey;
-use super::relay::Keep;
 use super::rt::{self, First, Listener, Socket};
 use super::shard::{ListenerRole, PlannedListener, Shard};
+use super::slot::Slot;
 use super::{inbound, outbound, passthrough, socks};
 use crate::config::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN, ACCEPTS_PER_TURN_MAX};
 use crate::config::{Config, ForwardTarget};
 use crate::model::addr::ClientAddr;
-use crate::model::close::CloseReason;
 use crate::sys;
 use crate::sys::socket::{ConnectionOptions, set_connection_options};
 use crate::telemetry::counters::{Limit, ListenerKind};
@@ -230,7 +228,7 @@ fn admit(shard: &Rc<Shard>, listener: usize, fd: OwnedFd, peer: SocketAddr) {
     };
     let client = ClientAddr::new(peer);
     let counters = shard.telemetry.counters();
-    let Some(slot) = shard.slot() else {
+    let Some(slot) = shard.slot(Some(kind.direction())) else {
         sys::socket::reset_on_close(sys::fds::borrow(&fd));
         return;
     };
@@ -242,13 +240,12 @@ fn admit(shard: &Rc<Shard>, listener: usize, fd: OwnedFd, peer: SocketAddr) {
             return;
         }
     };
-    let place = Place::new(shard, slot, kind.direction());
     let accepted = Accepted {
         socket: Rc::clone(&socket),
         client,
         at: rt::now(),
     };
-    let task = serve(shard, kind, accepted, place);
+    let task = serve(shard, kind, accepted, slot);
     shard.spawn_set_up(task, move || socket.reset_on_close());
 }
 
@@ -256,60 +253,22 @@ fn serve(
     shard: &Rc<Shard>,
     kind: &Kind,
     accepted: Accepted,
-    place: Place,
+    slot: Slot,
 ) -> Pin<Box<dyn Future<Output = ()>>> {
     let (shard, client) = (Rc::clone(shard), accepted.client.ip());
     match kind.clone() {
         Kind::Outbound(local, port) => {
             let local = local.or_of_client(client);
-            Box::pin(outbound::captured(shard, local, port, accepted, place))
+            Box::pin(outbound::captured(shard, local, port, accepted, slot))
         }
-        Kind::Forward(local, to) => Box::pin(outbound::forward(shard, local, to, accepted, place)),
+        Kind::Forward(local, to) => Box::pin(outbound::forward(shard, local, to, accepted, slot)),
         Kind::Socks(local) => {
             let local = local.or_of_client(client);
-            Box::pin(socks::serve(shard, local, accepted, place))
+            Box::pin(socks::serve(shard, local, accepted, slot))
         }
-        Kind::Plaintext(transparent, port) => Box::pin(passthrough::serve(
-            shard,
-            transparent,
-            port,
-            accepted,
-            place,
-        )),
-        Kind::Inbound(transparent) => Box::pin(inbound::serve(shard, transparent, accepted, place)),
-    }
-}
-
-/// Counts an accepted connection until it has ended, however it ends.
-#[derive(Debug)]
-pub(crate) struct Place {
-    shard: Rc<Shard>,
-    direction: Direction,
-    _slot: Slot,
-}
-
-impl Place {
-    fn new(shard: &Rc<Shard>, slot: Slot, direction: Direction) -> Self {
-        shard.telemetry.counters().connections_open.add(1);
-        shard.telemetry.socket_opened(direction);
-        Self {
-            shard: Rc::clone(shard),
-            direction,
-            _slot: slot,
+        Kind::Plaintext(transparent, port) => {
+            Box::pin(passthrough::serve(shard, transparent, port, accepted, slot))
         }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.shard.telemetry.counters().connections_open.add(-1);
-        self.shard.telemetry.socket_closed(self.direction);
-    }
-}
-
-/// A connection that no policy is rechecked for.
-impl Keep for Place {
-    fn closed(&self) -> impl Future<Output = CloseReason> {
-        std::future::pending()
+        Kind::Inbound(transparent) => Box::pin(inbound::serve(shard, transparent, accepted, slot)),
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use super::capture::{self, Captured};
 use super::dial::{self, DialError};
-use super::listener::{Accepted, Place};
+use super::listener::Accepted;
 use super::local::LocalKey;
 use super::pool::{self, Key};
 use super::relay::{self, Connection, Side};
 use super::rt::{self, Socket};
 use super::shard::Shard;
+use super::slot::Slot;
 use crate::config::ForwardTarget;
 use crate::decision::authorize::Permit;
 use crate::decision::route::{NextHop, Route, RouteRequest, Target, Via, route};
@@ -30,10 +31,10 @@ pub(crate) async fn captured(
     local: LocalKey,
     own_port: u16,
     accepted: Accepted,
-    place: Place,
+    slot: Slot,
 ) {
     match capture::destination(&accepted.socket, own_port) {
-        Ok(to) => run(&shard, &local, accepted, place, Target::Address(to)).await,
+        Ok(to) => run(&shard, &local, accepted, slot, Target::Address(to)).await,
         Err(error) => {
             let client = accepted.client.get();
             shard.refused(Direction::Outbound, client, None, &error);
@@ -48,22 +49,16 @@ pub(crate) async fn forward(
     local: LocalKey,
     to: ForwardTarget,
     accepted: Accepted,
-    place: Place,
+    slot: Slot,
 ) {
     let target = capture::forward_target(&to);
-    run(&shard, &local, accepted, place, target).await;
+    run(&shard, &local, accepted, slot, target).await;
 }
 
-async fn run(
-    shard: &Rc<Shard>,
-    local: &LocalKey,
-    accepted: Accepted,
-    place: Place,
-    target: Target,
-) {
+async fn run(shard: &Rc<Shard>, local: &LocalKey, accepted: Accepted, slot: Slot, target: Target) {
     let socket = Rc::clone(&accepted.socket);
     match prepare(shard, local, accepted, target).await {
-        Some(open) => open.relay(shard, place),
+        Some(open) => open.relay(slot),
         None => socket.reset_on_close(),
     }
 }
@@ -106,7 +101,7 @@ pub(crate) struct Open {
 
 impl Open {
     /// Starts the relay.
-    pub(crate) fn relay(self, shard: &Rc<Shard>, place: Place) {
+    pub(crate) fn relay(self, slot: Slot) {
         let Self {
             client,
             server,
@@ -117,8 +112,12 @@ impl Open {
         #[cfg(any(test, feature = "faults"))]
         super::faults::trip(port);
         let (sides, permit) = ((Side::Tcp(client), server), Permit::outbound());
-        let connection = Connection { flow, keep: place };
-        relay::start(shard, connection, sides, permit);
+        let connection = Connection {
+            slot,
+            flow,
+            closed: (),
+        };
+        relay::start(connection, sides, permit);
     }
 }
 

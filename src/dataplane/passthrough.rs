@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use super::capture;
 use super::dial;
-use super::listener::{Accepted, Place};
+use super::listener::Accepted;
 use super::local;
 use super::permission::permitted;
 use super::relay::{self, Connection, Side};
 use super::rt::{self, First, Socket};
 use super::shard::Shard;
+use super::slot::Slot;
 use super::table::Registration;
 use crate::decision::authorize::{ConnectionFacts, Permit};
 use crate::decision::inbound::plaintext_service;
@@ -28,7 +29,7 @@ pub(crate) async fn serve(
     transparent: bool,
     own_port: u16,
     accepted: Accepted,
-    place: Place,
+    slot: Slot,
 ) {
     let socket = Rc::clone(&accepted.socket);
     let prepared = prepare(&shard, transparent, own_port, accepted).await;
@@ -39,8 +40,12 @@ pub(crate) async fn serve(
     match outcome {
         Ok((permit, server)) => {
             let sides = (Side::Tcp(socket), Side::Tcp(server));
-            let keep = (registration, place);
-            relay::start(&shard, Connection { flow, keep }, sides, permit);
+            let connection = Connection {
+                slot,
+                flow,
+                closed: registration,
+            };
+            relay::start(connection, sides, permit);
         }
         Err(reason) => {
             socket.reset_on_close();

@@ -18,7 +18,7 @@ use pin_project_lite::pin_project;
 
 use super::pool::TunnelStream;
 use super::rt::{self, First, Socket};
-use super::shard::Shard;
+use super::slot::Slot;
 use crate::decision::authorize::Permit;
 use crate::hbone::ResetCode;
 use crate::hbone::stream::{SendHalf, Stream, StreamError};
@@ -37,18 +37,25 @@ pub(crate) enum Side {
     Accepted(Stream),
 }
 
-/// What a connection holds on to until its relay has ended: its place among the shard's, and, where a
-/// policy change may close it, its entry in the table.
-pub(crate) trait Keep: 'static {
+/// What may close a connection while it is relayed.
+pub(crate) trait Closed: 'static {
     /// Completes when the connection must close.
     fn closed(&self) -> impl Future<Output = CloseReason>;
 }
 
-/// A connection that is set up.
+/// A connection that no policy is rechecked for.
+impl Closed for () {
+    fn closed(&self) -> impl Future<Output = CloseReason> {
+        std::future::pending()
+    }
+}
+
+/// A connection that is set up: what it holds until its relay has ended.
 #[derive(Debug)]
-pub(crate) struct Connection<K> {
+pub(crate) struct Connection<C> {
+    pub(crate) slot: Slot,
     pub(crate) flow: OpenFlow,
-    pub(crate) keep: K,
+    pub(crate) closed: C,
 }
 
 /// Starts the task that relays between both sides until both directions ended or the connection must
@@ -56,16 +63,11 @@ pub(crate) struct Connection<K> {
 ///
 /// A task of its own, with room for its kind of relay and no more: what set the connection up ends, and
 /// an idle connection does not hold its room. When the shard must end, both sides are reset.
-pub(crate) fn start<K: Keep>(
-    shard: &Rc<Shard>,
-    connection: Connection<K>,
-    sides: (Side, Side),
-    permit: Permit,
-) {
-    let around = Around {
-        shard: Relaying::new(shard),
-        connection,
-    };
+pub(crate) fn start<C: Closed>(connection: Connection<C>, sides: (Side, Side), permit: Permit) {
+    let Connection { slot, flow, closed } = connection;
+    let slot = slot.relayed();
+    let shard = &Rc::clone(slot.shard());
+    let around = Connection { slot, flow, closed };
     // A panic drops both sides, which resets them.
     let on_panic = || {};
     match sides {
@@ -85,54 +87,32 @@ pub(crate) fn start<K: Keep>(
     }
 }
 
-/// A shard that counts an open relay, however that ends.
-struct Relaying(Rc<Shard>);
-
-impl Relaying {
-    fn new(shard: &Rc<Shard>) -> Self {
-        shard.telemetry.counters().relays_open.add(1);
-        Self(Rc::clone(shard))
-    }
-}
-
-impl Drop for Relaying {
-    fn drop(&mut self) {
-        self.0.telemetry.counters().relays_open.add(-1);
-    }
-}
-
-/// What surrounds a relay: where it counts, and what may end it.
-struct Around<K> {
-    shard: Relaying,
-    connection: Connection<K>,
-}
-
 /// How a relay ended: by the shard's end, by what its connection waits for, or by itself.
 type End = First<(), First<CloseReason, Result<(), Ended>>>;
 
 // Blocks that capture, not `async fn`, which would hold each argument twice.
-impl<K: Keep> Around<K> {
+impl<C: Closed> Connection<C> {
     fn up(&self, bytes: u64) {
-        self.connection.flow.to_server(bytes);
+        self.flow.to_server(bytes);
         self.counters().relayed_bytes.add(bytes);
     }
 
     fn down(&self, bytes: u64) {
-        self.connection.flow.to_client(bytes);
+        self.flow.to_client(bytes);
         self.counters().relayed_bytes.add(bytes);
     }
 
     fn counters(&self) -> &ShardCounters {
-        self.shard.0.telemetry.counters()
+        self.slot.shard().telemetry.counters()
     }
 
     fn ends(&self, relay: impl Future<Output = Result<(), Ended>>) -> impl Future<Output = End> {
-        let closed = self.connection.keep.closed();
-        rt::race(self.shard.0.force.wait(), rt::race(closed, relay))
+        let force = &self.slot.shard().force;
+        rt::race(force.wait(), rt::race(self.closed.closed(), relay))
     }
 
     fn finish(self, reason: &CloseReason) {
-        self.connection.flow.finish(reason, rt::now());
+        self.flow.finish(reason, rt::now());
     }
 
     fn plain(
@@ -355,13 +335,15 @@ impl From<StreamError> for copy::Cause {
 
 /// Bytes each kind of relay holds while it runs: plain, outbound, inbound.
 #[cfg(test)]
-pub(super) fn sizes<K: Keep>() -> [usize; 3] {
-    fn size<K, A, B, F: Future>(_: impl Fn(Around<K>, A, B) -> F) -> usize {
+pub(super) fn sizes<C: Closed>() -> [usize; 3] {
+    fn size<C, A, B, F: Future>(_: impl Fn(Connection<C>, A, B) -> F) -> usize {
         size_of::<F>()
     }
     [
-        size(|around: Around<K>, client, server| around.plain(client, server, Permit::outbound())),
-        size(Around::<K>::outbound),
-        size(Around::<K>::inbound),
+        size(|connection: Connection<C>, client, server| {
+            connection.plain(client, server, Permit::outbound())
+        }),
+        size(Connection::<C>::outbound),
+        size(Connection::<C>::inbound),
     ]
 }

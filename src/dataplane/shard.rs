@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::admission::{Admission, Slot, Slots};
+use super::admission::{Admission, Slots};
 use super::balance::Balance;
 use super::listener::{self, Kind};
 use super::local::LocalKey;
@@ -23,6 +23,7 @@ use super::pool::Pool;
 use super::recheck;
 use super::relay;
 use super::rt::{self, Contain, DriverReport, First, Panicked, Pulse, Signal};
+use super::slot::Slot;
 use super::table::Table;
 use super::tunnel_settings;
 use crate::config::Config;
@@ -57,7 +58,7 @@ pub(crate) struct Shard {
     /// A task without which the shard must not go on has panicked; its name.
     broken: Signal<&'static str>,
     pub(crate) hbone: hbone::Settings,
-    slots: Rc<Slots>,
+    slots: Slots,
     pub(super) balance: Balance,
     /// What its listeners are for, by position.
     kinds: Vec<Kind>,
@@ -191,10 +192,10 @@ impl Shard {
         self.random.borrow_mut().u64(..)
     }
 
-    /// Room for one more connection or stream, which keeps it to its end. `None` is counted: the
-    /// limit is reached.
-    pub(crate) fn slot(&self) -> Option<Slot> {
-        let slot = self.slots.take();
+    /// Room for one more connection of a listener, or for one more stream (no direction: only tunnels
+    /// have sockets there). `None` is counted: the limit is reached.
+    pub(crate) fn slot(self: &Rc<Self>, direction: Option<Direction>) -> Option<Slot> {
+        let slot = Slot::take(self, direction);
         if slot.is_none() {
             let counters = self.telemetry.counters();
             counters.limit(Limit::Connections).add(1);
@@ -202,16 +203,20 @@ impl Shard {
         slot
     }
 
+    pub(super) const fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
     /// Starts a task that the shard waits for before it ends.
     pub(crate) fn spawn(
         self: &Rc<Self>,
         task: impl Future<Output = ()> + 'static,
-        on_panic: impl FnOnce() + 'static,
+        on_panic: impl Fn() + 'static,
     ) {
         self.tasks.set(self.tasks.get() + 1);
         rt::spawn(Counted {
             task: rt::contain(task),
-            on_panic: Some(on_panic),
+            on_panic,
             leave: Leave(Rc::clone(self)),
         });
     }
@@ -221,7 +226,7 @@ impl Shard {
     pub(crate) fn spawn_set_up(
         self: &Rc<Self>,
         set_up: Pin<Box<dyn Future<Output = ()>>>,
-        lost: impl FnOnce() + Clone + 'static,
+        lost: impl Fn() + Clone + 'static,
     ) {
         let (shard, forced) = (Rc::clone(self), lost.clone());
         let task = async move {
@@ -331,23 +336,21 @@ pin_project! {
     struct Counted<F, P> {
         #[pin]
         task: Contain<F>,
-        on_panic: Option<P>,
+        on_panic: P,
         leave: Leave,
     }
 }
 
-impl<F: Future<Output = ()>, P: FnOnce()> Future for Counted<F, P> {
+impl<F: Future<Output = ()>, P: Fn()> Future for Counted<F, P> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let ended = ready!(this.task.poll(cx));
-        if ended == Err(Panicked)
-            && let Some(on_panic) = this.on_panic.take()
-        {
+        if ended == Err(Panicked) {
             this.leave.0.telemetry.counters().panics.add(1);
             tracing::error!(target: "corelane::shard", "a task panicked; its connection is closed");
-            on_panic();
+            (this.on_panic)();
         }
         Poll::Ready(())
     }

@@ -8,12 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::capture;
-use super::listener::{Accepted, Place};
+use super::listener::Accepted;
 use super::local::LocalKey;
 use super::outbound::{self, Open};
 use super::relay::send_all;
 use super::rt::{self, Socket};
 use super::shard::Shard;
+use super::slot::Slot;
 use crate::decision::route::Target;
 use crate::model::addr::OrigDstAddr;
 use crate::model::close::CloseReason;
@@ -59,12 +60,12 @@ impl SocksError {
 const REFUSED_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves one connection of port 15080.
-pub(crate) async fn serve(shard: Rc<Shard>, local: LocalKey, accepted: Accepted, place: Place) {
+pub(crate) async fn serve(shard: Rc<Shard>, local: LocalKey, accepted: Accepted, slot: Slot) {
     let socket = Rc::clone(&accepted.socket);
     match prepare(&shard, &local, accepted).await {
         Ok(open) => {
             if reply(&socket, Reply::Succeeded).await.is_ok() {
-                open.relay(&shard, place);
+                open.relay(slot);
             }
         }
         Err(Some(code)) => refuse(&shard, &socket, code).await,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::decision::authorize::ConnectionFacts;
 use crate::model::close::CloseReason;
 
-use super::relay::Keep;
+use super::relay::Closed;
 use super::rt::Notice;
 
 /// One inbound connection that a policy change may close.
@@ -73,9 +73,9 @@ impl Registration {
 }
 
 /// A connection that a policy change may close.
-impl<P: 'static> Keep for (Registration, P) {
+impl Closed for Registration {
     fn closed(&self) -> impl Future<Output = CloseReason> {
-        self.0.entry.close.wait()
+        self.entry.close.wait()
     }
 }
 

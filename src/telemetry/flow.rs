@@ -1,5 +1,6 @@
 //! What is known about one connection, for its metric labels and its access-log lines.
 
+use std::cell::OnceCell;
 use std::net::{SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
@@ -123,28 +124,50 @@ pub(super) struct Kept {
     parties: Arc<Parties>,
     src: PackedAddr,
     dst: PackedAddr,
-    tunnelled: Option<Box<(Option<Authority>, Option<TraceParent>)>>,
+    more: OnceCell<Box<More>>,
+}
+
+/// What not every connection has.
+#[derive(Debug, Default)]
+struct More {
+    hbone_addr: Option<Authority>,
+    trace_id: Option<TraceParent>,
+    policy: OnceCell<Arc<str>>,
 }
 
 impl Kept {
     pub(super) fn new(flow: Flow, parties: Arc<Parties>) -> Self {
-        let (authority, trace) = (flow.hbone_addr, flow.trace_id);
-        let tunnelled = authority.is_some() || trace.is_some();
+        let (hbone_addr, trace_id) = (flow.hbone_addr, flow.trace_id);
+        let more = OnceCell::new();
+        if hbone_addr.is_some() || trace_id.is_some() {
+            more.get_or_init(|| {
+                Box::new(More {
+                    hbone_addr,
+                    trace_id,
+                    policy: OnceCell::new(),
+                })
+            });
+        }
         Self {
             parties,
             src: flow.src_addr.into(),
             dst: flow.dst_addr.into(),
-            tunnelled: tunnelled.then(|| Box::new((authority, trace))),
+            more,
         }
+    }
+
+    /// Names the policy that refused; the first one is the reason.
+    pub(super) fn set_policy(&self, policy: Arc<str>) {
+        let _ = self.more.get_or_init(Box::default).policy.set(policy);
+    }
+
+    pub(super) fn policy(&self) -> Option<Arc<str>> {
+        self.more.get()?.policy.get().cloned()
     }
 
     /// The flow again.
     pub(super) fn flow(&self) -> Flow {
-        let parties = &self.parties;
-        let (hbone_addr, trace_id) = match self.tunnelled.as_deref() {
-            Some((authority, trace)) => (authority.clone(), *trace),
-            None => (None, None),
-        };
+        let (parties, more) = (&self.parties, self.more.get());
         Flow {
             direction: parties.direction,
             mutual_tls: parties.mutual_tls,
@@ -153,8 +176,8 @@ impl Kept {
             service: parties.service.clone(),
             src_addr: self.src.into(),
             dst_addr: self.dst.into(),
-            hbone_addr,
-            trace_id,
+            hbone_addr: more.and_then(|more| more.hbone_addr.clone()),
+            trace_id: more.and_then(|more| more.trace_id),
         }
     }
 }

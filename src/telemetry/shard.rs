@@ -22,6 +22,8 @@ pub struct ShardTelemetry {
     interner: RefCell<Interner>,
     records: RecordSender,
     level: AccessLevel,
+    /// Start of the first connection: what the others tell their start by, in half the room.
+    epoch: OnceCell<Instant>,
 }
 
 impl fmt::Debug for ShardTelemetry {
@@ -44,6 +46,7 @@ impl ShardTelemetry {
             interner: RefCell::new(interner),
             records,
             level,
+            epoch: OnceCell::new(),
         }
     }
 
@@ -88,10 +91,9 @@ impl ShardTelemetry {
             shard: Rc::clone(self),
             series,
             kept: Some(Kept::new(flow, parties)),
-            policy: OnceCell::new(),
             to_server: Cell::new(0),
             to_client: Cell::new(0),
-            started,
+            started: nanos(*self.epoch.get_or_init(|| started), started),
         }
     }
 
@@ -146,11 +148,19 @@ pub struct OpenFlow {
     series: Arc<Series>,
     /// Taken when the connection is finished.
     kept: Option<Kept>,
-    /// Boxed: refused connections are few, and gone at once.
-    policy: OnceCell<Box<Arc<str>>>,
     to_server: Cell<u64>,
     to_client: Cell<u64>,
-    started: Instant,
+    /// By the shard's epoch.
+    started: i64,
+}
+
+/// Nanoseconds from `epoch` to `at`, which may be before it.
+fn nanos(epoch: Instant, at: Instant) -> i64 {
+    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+    match at.checked_duration_since(epoch) {
+        Some(after) => nanos(after),
+        None => -nanos(epoch.saturating_duration_since(at)),
+    }
 }
 
 impl OpenFlow {
@@ -180,8 +190,9 @@ impl OpenFlow {
 
     /// Names the policy (`namespace/name`) that refused the connection, for its log line.
     pub fn set_policy(&self, policy: Arc<str>) {
-        // The first rule that refused is the reason.
-        let _ = self.policy.set(Box::new(policy));
+        if let Some(kept) = &self.kept {
+            kept.set_policy(policy);
+        }
     }
 
     /// Counts and logs the end of the connection.
@@ -207,11 +218,12 @@ impl OpenFlow {
         let end = End {
             to_server: self.to_server.get(),
             to_client: self.to_client.get(),
-            duration: now
-                .checked_duration_since(self.started)
-                .unwrap_or(Duration::ZERO),
+            duration: self.shard.epoch.get().map_or(Duration::ZERO, |epoch| {
+                let nanos = nanos(*epoch, now).saturating_sub(self.started);
+                Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+            }),
             error: reason.is_error().then(|| reason.to_string()),
-            denied: (flag == ResponseFlag::Deny).then(|| self.policy.take().map(|policy| *policy)),
+            denied: (flag == ResponseFlag::Deny).then(|| kept.policy()),
         };
         self.shard.queue(Record::Flow(Box::new(FlowRecord {
             time: SystemTime::now(),

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Tunnel;
-use crate::dataplane::admission::Slot;
 use crate::dataplane::dial::{self, dial_source};
 use crate::dataplane::permission::permitted;
 use crate::dataplane::relay::{self, Connection, Side};
 use crate::dataplane::rt::{self, First, Socket};
 use crate::dataplane::shard::Shard;
+use crate::dataplane::slot::Slot;
 use crate::dataplane::table::Registration;
 use crate::dataplane::{local, proxy_protocol};
 use crate::decision::authorize::{ConnectionFacts, Permit};
@@ -48,8 +48,12 @@ pub(in crate::dataplane) async fn serve(
             #[cfg(any(test, feature = "faults"))]
             crate::dataplane::faults::trip(registration.entry().facts.destination_port);
             let sides = (Side::Accepted(ready.stream), Side::Tcp(ready.server));
-            let keep = (registration, slot);
-            relay::start(&shard, Connection { flow, keep }, sides, ready.permit);
+            let connection = Connection {
+                slot,
+                flow,
+                closed: registration,
+            };
+            relay::start(connection, sides, ready.permit);
         }
         Err(reason) => flow.finish(&reason, rt::now()),
     }

@@ -331,41 +331,26 @@ pin_project! {
     /// See [`contain`].
     #[derive(Debug)]
     pub struct Contain<F> {
-        // Dropped under the same guard: a future may panic while it is dropped.
         #[pin]
-        task: Option<F>,
+        task: F,
     }
 }
 
 /// Runs `task`, turning a panic into an error. A struct, because every `async` block around a task
 /// stores the task twice.
 pub const fn contain<F: Future<Output = ()>>(task: F) -> Contain<F> {
-    Contain { task: Some(task) }
+    Contain { task }
 }
 
 impl<F: Future<Output = ()>> Future for Contain<F> {
     type Output = Result<(), Panicked>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut task = self.project().task;
-        let poll = || match task.as_mut().as_pin_mut() {
-            Some(running) => {
-                let polled = running.poll(cx);
-                if polled.is_ready() {
-                    task.set(None);
-                }
-                polled
-            }
-            None => Poll::Ready(()),
-        };
-        catch_unwind(AssertUnwindSafe(poll)).map_or_else(
-            |_| {
-                // What is left of it may panic again.
-                let _ = catch_unwind(AssertUnwindSafe(|| task.set(None)));
-                Poll::Ready(Err(Panicked))
-            },
-            |polled| polled.map(Ok),
-        )
+        let task = self.project().task;
+        match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {
+            Ok(polled) => polled.map(Ok),
+            Err(_) => Poll::Ready(Err(Panicked)),
+        }
     }
 }
 

@@ -7,14 +7,15 @@ use std::net::TcpStream;
 
 use super::node::{DRIVERS, Pair, Running, exchange, patient, server, until};
 use crate::config::DriverChoice;
-use crate::dataplane::admission::Slot;
-use crate::dataplane::listener::Place;
 use crate::dataplane::shard::Message;
 use crate::dataplane::table::Registration;
 use crate::dataplane::{relay, rt};
 
 /// Connections that are open at once for a measurement.
 const OPEN: usize = 200;
+
+/// The same for tunnels.
+const TUNNELS: i64 = 40;
 
 /// What each open connection adds to what the shards hold.
 fn held_by_each<const N: usize>(
@@ -81,12 +82,50 @@ fn an_idle_stream_holds_less_than_two_kilobytes_on_each_node() {
     }
 }
 
+#[test]
+fn an_idle_tunnel_holds_less_than_24_kilobytes_on_each_node() {
+    for driver in DRIVERS {
+        let pair = Pair::new(driver, |config| config.pool.max_streams_per_connection = 1);
+        let tunnels = |count: i64| {
+            let [client, server] = [&pair.client.counters, &pair.server.counters];
+            until("tunnels to come and go", || {
+                [
+                    client.tunnels_client_open.get(),
+                    server.tunnels_server_open.get(),
+                ] == [count; 2]
+            });
+        };
+        let held = || [&pair.client, &pair.server].map(|node| node.memory.bytes());
+        let open_all = || {
+            let mut ends: Vec<_> = (0..TUNNELS).map(|_| pair.open()).collect();
+            for (client, server) in &mut ends {
+                exchange(client, server);
+            }
+            tunnels(TUNNELS);
+            ends
+        };
+        drop(open_all());
+        tunnels(0);
+        let settled = held();
+        let ends = open_all();
+        let held: [i64; 2] = std::array::from_fn(|at| (held()[at] - settled[at]) / TUNNELS);
+        // Each with its one stream.
+        for held in held {
+            assert!(
+                (2_000..=26 * 1_024).contains(&held),
+                "{driver:?}: {held} bytes"
+            );
+        }
+        drop(ends);
+        pair.stop(|| Message::Drain);
+    }
+}
+
 /// Captured plain text cannot be had without rules in the kernel, so its relay is weighed alone.
 #[test]
 fn a_relay_has_room_for_its_kind_and_no_more() {
-    let [plain, outbound, _] = relay::sizes::<Place>();
-    let [passthrough, ..] = relay::sizes::<(Registration, Place)>();
-    let [.., inbound] = relay::sizes::<(Registration, Slot)>();
+    let [plain, outbound, _] = relay::sizes::<()>();
+    let [passthrough, _, inbound] = relay::sizes::<Registration>();
     let sizes = [plain, passthrough, outbound, inbound];
     assert!(sizes.iter().all(|size| *size <= 768), "{sizes:?}");
 }
