@@ -31,6 +31,7 @@ mod recheck;
 mod relay;
 pub mod rt;
 pub mod shard;
+mod slot;
 mod socket_options;
 mod socks;
 mod table;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use super::capture::{self, Captured};
 use super::demand;
 use super::dial::{self, DialError};
-use super::listener::{Accepted, never};
+use super::listener::Accepted;
 use super::local::LocalKey;
 use super::pool::{self, Key};
-use super::relay::{self, Side};
-use super::rt::{self, First, Socket};
+use super::relay::{self, Connection, Side};
+use super::rt::{self, Socket};
 use super::shard::Shard;
+use super::slot::Slot;
 use crate::config::ForwardTarget;
 use crate::decision::authorize::Permit;
 use crate::decision::route::{NextHop, Route, RouteRequest, Target, Via, route};
@@ -26,9 +27,15 @@ use crate::telemetry::OpenFlow;
 use crate::telemetry::flow::{Direction, Flow, Party};
 
 /// Serves a captured connection; `own_port` is its listener's.
-pub(crate) async fn captured(shard: Rc<Shard>, local: LocalKey, own_port: u16, accepted: Accepted) {
+pub(crate) async fn captured(
+    shard: Rc<Shard>,
+    local: LocalKey,
+    own_port: u16,
+    accepted: Accepted,
+    slot: Slot,
+) {
     match capture::destination(&accepted.socket, own_port) {
-        Ok(to) => run(&shard, &local, accepted, Target::Address(to)).await,
+        Ok(to) => run(&shard, &local, accepted, slot, Target::Address(to)).await,
         Err(error) => {
             let client = accepted.client.get();
             shard.refused(Direction::Outbound, client, None, &error);
@@ -43,23 +50,17 @@ pub(crate) async fn forward(
     local: LocalKey,
     to: ForwardTarget,
     accepted: Accepted,
+    slot: Slot,
 ) {
-    run(&shard, &local, accepted, capture::forward_target(&to)).await;
+    let target = capture::forward_target(&to);
+    run(&shard, &local, accepted, slot, target).await;
 }
 
-async fn run(shard: &Rc<Shard>, local: &LocalKey, accepted: Accepted, target: Target) {
+async fn run(shard: &Rc<Shard>, local: &LocalKey, accepted: Accepted, slot: Slot, target: Target) {
     let socket = Rc::clone(&accepted.socket);
-    // Boxed, like every set-up: an idle relay must not hold the room it took.
-    let open = Box::pin(prepare(shard, local, accepted, target));
-    let ended = rt::race(shard.force.wait(), async {
-        match open.await {
-            Some(open) => open.relay(shard).await,
-            None => socket.reset_on_close(),
-        }
-    })
-    .await;
-    if let First::Left(()) = ended {
-        socket.reset_on_close();
+    match prepare(shard, local, accepted, target).await {
+        Some(open) => open.relay(slot),
+        None => socket.reset_on_close(),
     }
 }
 
@@ -100,8 +101,8 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// Relays to the end and reports.
-    pub(crate) async fn relay(self, shard: &Shard) {
+    /// Starts the relay.
+    pub(crate) fn relay(self, slot: Slot) {
         let Self {
             client,
             server,
@@ -112,8 +113,12 @@ impl Open {
         #[cfg(any(test, feature = "faults"))]
         super::faults::trip(port);
         let (sides, permit) = ((Side::Tcp(client), server), Permit::outbound());
-        let reason = relay::run(shard, sides, permit, &flow, &never()).await;
-        flow.finish(&reason, rt::now());
+        let connection = Connection {
+            slot,
+            flow,
+            closed: (),
+        };
+        relay::start(connection, sides, permit);
     }
 }
 
@@ -258,6 +263,7 @@ fn describe(
         src_addr: captured.client.get(),
         dst_addr: next_hop,
         hbone_addr: authority,
-        trace_id: Some(trace),
+        // No line of another node speaks of a connection outside tunnels.
+        trace_id: tunnelled.then_some(trace),
     }
 }

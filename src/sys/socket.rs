@@ -297,12 +297,6 @@ pub const fn wildcard(ipv6: bool) -> IpAddr {
     }
 }
 
-/// Wraps a connected descriptor for a runtime that wants the standard library's type.
-#[must_use]
-pub fn into_std(fd: OwnedFd) -> std::net::TcpStream {
-    fd.into()
-}
-
 /// Whether the mark can be set in this process (CAP_NET_ADMIN or CAP_NET_RAW).
 ///
 /// # Errors

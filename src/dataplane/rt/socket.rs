@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use monoio::net::TcpStream;
+use monoio::net::UnixStream;
 
 use crate::sys;
 use crate::sys::pipe::Pipe;
@@ -20,7 +20,9 @@ use crate::transport::Transport;
 
 /// A connected TCP socket.
 pub struct Socket {
-    inner: TcpStream,
+    // monoio asks nothing of a descriptor but that it can be polled, and its type for TCP keeps room
+    // for two addresses that nobody asks it for.
+    inner: UnixStream,
 }
 
 impl std::fmt::Debug for Socket {
@@ -36,7 +38,7 @@ impl Socket {
     /// When the driver refuses it (epoll only).
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            inner: TcpStream::from_std(sys::socket::into_std(fd))?,
+            inner: UnixStream::from_std(fd.into())?,
         })
     }
 
@@ -50,16 +52,16 @@ impl Socket {
     ///
     /// # Errors
     /// Of the driver.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.inner.readable(false).await
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.inner.readable(false)
     }
 
     /// Waits until sending would not block.
     ///
     /// # Errors
     /// Of the driver.
-    pub async fn writable(&self) -> io::Result<()> {
-        self.inner.writable(false).await
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        self.inner.writable(false)
     }
 
     /// Receives without blocking; `Ok(0)` is end of stream.
@@ -141,7 +143,7 @@ impl Socket {
 
 /// Anything whose readability matters: a listening socket or an eventfd.
 pub struct Listener {
-    inner: TcpStream,
+    inner: UnixStream,
 }
 
 impl std::fmt::Debug for Listener {
@@ -156,9 +158,8 @@ impl Listener {
     /// # Errors
     /// When the driver refuses it.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        // monoio asks nothing of the descriptor but that it can be polled.
         Ok(Self {
-            inner: TcpStream::from_std(sys::socket::into_std(fd))?,
+            inner: UnixStream::from_std(fd.into())?,
         })
     }
 
@@ -166,8 +167,8 @@ impl Listener {
     ///
     /// # Errors
     /// Of the driver.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.inner.readable(false).await
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.inner.readable(false)
     }
 
     /// Accepts one waiting connection.

@@ -24,6 +24,7 @@ use crate::model::workload::{Workload, WorkloadProtocol};
 use crate::snapshot::Snapshot;
 use crate::snapshot::builder::{Builder, Change};
 use crate::snapshot::exchange::Publisher;
+use crate::sys::heap::Held;
 use crate::sys::socket::{ListenOptions, listen, local_addr};
 use crate::telemetry::counters::{Limit, Role};
 use crate::telemetry::line::{Level, LineFormat};
@@ -174,7 +175,12 @@ impl Node {
             certificates: self.certificates,
             descriptors: 20_000,
         };
-        let thread = std::thread::spawn(move || shard::run(plan, |_| {}));
+        let (tell, held) = channel();
+        let thread = std::thread::spawn(move || {
+            // Nobody asks a test that has ended.
+            let _ = tell.send(Held::by_this_thread());
+            shard::run(plan, |_| {})
+        });
         Running {
             addrs,
             mailbox,
@@ -182,6 +188,7 @@ impl Node {
             credentials,
             builder,
             counters,
+            memory: held.recv().unwrap(),
             thread: Some(thread),
             log,
             hub,
@@ -245,6 +252,8 @@ pub(super) struct Running {
     credentials: Publisher<CredentialStore>,
     builder: Builder,
     pub(super) counters: Arc<ShardCounters>,
+    /// What the shard's thread holds.
+    pub(super) memory: &'static Held,
     thread: Option<JoinHandle<std::io::Result<()>>>,
     log: Receiver<Vec<u8>>,
     hub: Hub,
