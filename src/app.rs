@@ -10,10 +10,13 @@ mod servers;
 pub mod shards;
 mod signals;
 mod state;
+mod workloads;
 
 use std::time::Duration;
 
 pub use lifecycle::{StartError, run};
+
+use crate::control::zds::ProtocolError;
 
 /// Why a node ended other than by an orderly stop.
 #[derive(Debug, thiserror::Error)]
@@ -37,14 +40,17 @@ pub enum RunError {
         /// How long at least.
         for_at_least: Duration,
     },
+    /// Which workloads there are is no longer known.
+    #[error(transparent)]
+    Agent(#[from] ProtocolError),
 }
 
 impl RunError {
-    /// Exit code of the process: 1 start-up, 3 a shard died, 4 a shard is stuck.
+    /// Exit code of the process: 1 start-up or the node's agent, 3 a shard died, 4 a shard is stuck.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Start(_) => 1,
+            Self::Start(_) | Self::Agent(_) => 1,
             Self::ShardDied { .. } => 3,
             Self::ShardStuck { .. } => 4,
         }

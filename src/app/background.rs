@@ -10,8 +10,10 @@ use super::credentials::Certificates;
 use super::discovery::Discovery;
 use super::shards::broadcast;
 use super::state::State;
+use super::workloads::Workloads;
 use crate::config::Config;
 use crate::control::readiness::Task;
+use crate::control::zds;
 use crate::dataplane::shard::{Message, ShardMailbox};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Hub;
@@ -32,11 +34,19 @@ pub(super) struct Background<'a> {
     pub(super) recorder: metrics_exporter_prometheus::PrometheusHandle,
     /// Done when the gate opens.
     pub(super) ready: Task,
+    /// The node's agent, to be asked once the gate is open.
+    pub(super) agent: Option<Agent>,
+}
+
+/// The conversation with the node's agent, not yet begun.
+pub(super) struct Agent {
+    pub(super) options: zds::Options,
+    pub(super) workloads: Workloads,
 }
 
 impl Background<'_> {
-    /// Runs for ever.
-    pub(super) async fn run(self) {
+    /// Runs until the node's agent breaks the rules, which it should never do.
+    pub(super) async fn run(self) -> zds::ProtocolError {
         let Self {
             config,
             state,
@@ -46,6 +56,7 @@ impl Background<'_> {
             hub,
             recorder,
             ready,
+            agent,
         } = self;
         let owner = state.owner();
         let housekeeping = async {
@@ -74,13 +85,23 @@ impl Background<'_> {
                 Box::pin(discovery.run(Rc::clone(&owner), published, &mailboxes)).await;
             }
         };
-        tokio::join!(
-            open(synced, &certificates, &mailboxes, ready),
-            talking,
-            state.follow(published),
-            housekeeping,
-            sweeping,
-        );
+        let serving = async {
+            open(synced, &certificates, &mailboxes, ready).await;
+            if let Some(Agent { options, workloads }) = agent
+                && let Err(error) = Box::pin(zds::run(options, workloads)).await
+            {
+                return error;
+            }
+            std::future::pending().await
+        };
+        let beside = async {
+            tokio::join!(talking, state.follow(published), housekeeping, sweeping);
+            std::future::pending().await
+        };
+        tokio::select! {
+            error = serving => error,
+            error = beside => error,
+        }
     }
 }
 
@@ -94,7 +115,7 @@ async fn open(
 ) {
     if let Some(mut synced) = synced {
         if synced.wait_for(|synced| *synced).await.is_err() {
-            return;
+            return std::future::pending().await;
         }
         certificates.first().await;
         broadcast(mailboxes, || Message::Open);

@@ -44,12 +44,35 @@ pub enum BindError {
 /// # Errors
 /// The first listener that cannot be bound; all others are closed again.
 pub fn bind_all(config: &Config) -> Result<Vec<Vec<PlannedListener>>, BindError> {
+    bind_each(config, wanted(config), config.socket.reuse_port)
+}
+
+/// The listeners of one workload for each shard; to be called inside its namespace. Sockets of other
+/// protocols that a workload needs there belong here too, in front.
+///
+/// # Errors
+/// As [`bind_all`].
+pub fn bind_workload(
+    config: &Config,
+    port_reuse: bool,
+) -> Result<Vec<Vec<PlannedListener>>, BindError> {
+    bind_each(config, captured(config), port_reuse)
+}
+
+fn bind_each(
+    config: &Config,
+    wanted: Vec<(SocketAddr, ListenerRole)>,
+    reuse_port: bool,
+) -> Result<Vec<Vec<PlannedListener>>, BindError> {
     let mut shards: Vec<Vec<PlannedListener>> =
         (0..config.shards.count).map(|_| Vec::new()).collect();
-    for (addr, role) in wanted(config) {
+    for (addr, role) in wanted {
         let mut addr = addr;
-        for (index, listeners) in shards.iter_mut().enumerate() {
-            let planned = bind(config, addr, role.clone(), index == 0)?;
+        if !reuse_port {
+            probe(addr, component(&role))?;
+        }
+        for listeners in &mut shards {
+            let planned = bind(config, addr, role.clone(), reuse_port)?;
             // Port 0: the first shard's socket chooses, the others share its port.
             addr = planned.addr;
             listeners.push(planned);
@@ -78,13 +101,32 @@ pub const fn component(role: &ListenerRole) -> &'static str {
     match role {
         ListenerRole::Outbound => "outbound",
         ListenerRole::InboundPlaintext => "inbound plaintext",
-        ListenerRole::Inbound => "inbound",
+        ListenerRole::Inbound | ListenerRole::OwnInbound => "inbound",
         ListenerRole::Socks5 => "socks5",
         ListenerRole::Forward(..) => "forward",
     }
 }
 
 fn wanted(config: &Config) -> Vec<(SocketAddr, ListenerRole)> {
+    let listeners = &config.listeners;
+    let mut wanted = match config.mode.shared() {
+        None => captured(config),
+        Some(shared) => {
+            let own = listeners.inbound.filter(|_| shared.own.is_some());
+            own.map(|addr| (addr, ListenerRole::OwnInbound))
+                .into_iter()
+                .collect()
+        }
+    };
+    wanted.extend(listeners.forwards.iter().map(|forward| {
+        let role = ListenerRole::Forward(forward.to.clone(), forward.as_workload.clone());
+        (forward.listen, role)
+    }));
+    wanted
+}
+
+/// What serves the workload or workloads of one namespace, in the order of spec zds.md 4.1.
+fn captured(config: &Config) -> Vec<(SocketAddr, ListenerRole)> {
     let listeners = &config.listeners;
     let mut wanted = Vec::new();
     if config.enable_proxy {
@@ -98,10 +140,6 @@ fn wanted(config: &Config) -> Vec<(SocketAddr, ListenerRole)> {
         );
         wanted.extend(listeners.socks5.map(|addr| (addr, ListenerRole::Socks5)));
     }
-    wanted.extend(listeners.forwards.iter().map(|forward| {
-        let role = ListenerRole::Forward(forward.to.clone(), forward.as_workload.clone());
-        (forward.listen, role)
-    }));
     wanted
 }
 
@@ -109,16 +147,13 @@ fn bind(
     config: &Config,
     addr: SocketAddr,
     role: ListenerRole,
-    first: bool,
+    reuse_port: bool,
 ) -> Result<PlannedListener, BindError> {
     let what = component(&role);
-    let source_matters = !matches!(role, ListenerRole::Forward(..));
+    let source_matters = !matches!(role, ListenerRole::Forward(..) | ListenerRole::OwnInbound);
     let original_source = config.socket.original_source;
-    if first && !config.socket.reuse_port {
-        probe(addr, what)?;
-    }
     let options = ListenOptions {
-        reuse_port: config.shards.count > 1 || config.socket.reuse_port,
+        reuse_port: config.shards.count > 1 || reuse_port,
         mark: config.socket.packet_mark,
         // TPROXY delivers to transparent sockets only, whoever's address we dial from.
         transparent: source_matters,

@@ -161,7 +161,7 @@ fn provider(config: &Config) -> Option<Rc<dyn Provider>> {
     };
     let terms = Terms {
         lifetime: authority.ttl,
-        impersonates: matches!(config.mode, NodeMode::Node),
+        impersonates: matches!(config.mode, NodeMode::Node | NodeMode::Shared(_)),
         renew_with_certificate: authority.renew_with_certificate,
     };
     Some(Rc::new(IstioCa::new(server, headers, terms)))
@@ -209,7 +209,7 @@ fn needed(config: &Config, snapshot: &Snapshot) -> BTreeSet<Identity> {
             .map(|workload| workload.identity())
             .into_iter()
             .collect(),
-        NodeMode::Node => {
+        NodeMode::Node | NodeMode::Shared(_) => {
             let forwards = config.listeners.forwards.iter().filter_map(|forward| {
                 let account = forward.as_workload.as_ref()?;
                 snapshot.local_workload_of(&account.namespace, &account.service_account)

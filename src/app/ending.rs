@@ -28,12 +28,13 @@ pub(super) struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// Waits for the end, and ends. `beside` runs until the last connection has ended.
+    /// Waits for the end, and ends. `beside` runs until the last connection has ended; it ends by
+    /// itself only with an error, and then the node ends at once.
     pub(super) async fn await_it(
         self,
         shards: &mut Shards,
         signals: &mut Signals,
-        beside: impl Future<Output = ()>,
+        beside: impl Future<Output = RunError>,
     ) -> Result<(), RunError> {
         let mut beside = pin!(beside);
         let ended = tokio::select! {
@@ -45,13 +46,13 @@ impl Ending<'_> {
             index = self.watchdog.stuck() => {
                 Err(RunError::ShardStuck { index, for_at_least: SHARD_STUCK_AFTER })
             }
-            () = &mut beside => Ok(()),
+            error = &mut beside => Err(error),
         };
         let _ = self.stop.send(true);
         ended?;
         tokio::select! {
             drained = drain(shards, signals, self.deadline) => drained,
-            () = &mut beside => Ok(()),
+            error = &mut beside => Err(error),
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::RunError;
-use super::background::Background;
+use super::background::{Agent, Background};
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
 use super::discovery::Discovery;
@@ -19,11 +19,13 @@ use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards};
 use super::signals::Signals;
 use super::state::State;
+use super::workloads::{Workloads, prove_abilities};
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
 use crate::control::logging::{Filter, Logging, writer_options};
 use crate::control::readiness::Readiness;
+use crate::control::zds::{self, view::View};
 use crate::dataplane::balance::Neighbour;
 use crate::dataplane::rt;
 use crate::dataplane::shard::Plan;
@@ -59,6 +61,17 @@ pub enum StartError {
         what: &'static str,
         /// Its address.
         addr: SocketAddr,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
+    /// A shared node lacks a privilege.
+    #[error("mode `shared` cannot {what}: {source}; it needs {needs}")]
+    Unable {
+        /// What it cannot do.
+        what: &'static str,
+        /// Capability.
+        needs: &'static str,
         /// The kernel's error.
         #[source]
         source: io::Error,
@@ -128,6 +141,8 @@ async fn node(
     let mut signals = Signals::register().map_err(resource("the signal handlers"))?;
     let descriptors = raise_descriptors();
     let readiness = Readiness::new(started);
+    let home = config.mode.shared().map(|_| prove_abilities(&config));
+    let home = home.transpose()?;
     let state_task = readiness.task("state manager");
     let proxy_task = readiness.task("proxy");
     let recorder = recorder::install().map_err(|error| StartError::Log(error.to_string()))?;
@@ -150,6 +165,17 @@ async fn node(
     let watchdog = shards.watchdog();
     let quit = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
+    let workloads = View::default();
+    let agent = home.zip(config.mode.shared()).map(|(home, shared)| Agent {
+        options: zds::Options {
+            socket: shared.agent.clone(),
+            home,
+            stop: stopped.clone(),
+            readiness: readiness.clone(),
+            view: workloads.clone(),
+        },
+        workloads: Workloads::new(Arc::clone(&config), shards.mailboxes()),
+    });
     let servers = servers::serve(
         endpoints,
         Sources {
@@ -161,6 +187,7 @@ async fn node(
             state: state.subscribe(),
             credentials: certificates.subscribe(),
             watchdog: watchdog.clone(),
+            workloads,
             quit: Box::new({
                 let quit = Arc::clone(&quit);
                 move || quit.notify_one()
@@ -179,12 +206,20 @@ async fn node(
         hub: &hub,
         recorder,
         ready: state_task,
+        agent,
     };
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
-    let beside = Box::pin(async {
-        tokio::join!(servers, background.run());
+    let served = async {
+        servers.await;
         // A node whose endpoints are all off still carries traffic.
-        std::future::pending::<()>().await;
+        std::future::pending().await
+    };
+    let beside = Box::pin(async {
+        let error = tokio::select! {
+            error = background.run() => error,
+            error = served => error,
+        };
+        RunError::Agent(error)
     });
     let ending = Ending {
         quit: &quit,

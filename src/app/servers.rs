@@ -19,6 +19,7 @@ use crate::control::exposition::{CertificateLife, ExpositionHandler, ExpositionS
 use crate::control::http::{self, Handler, ServerOptions};
 use crate::control::logging::Logging;
 use crate::control::readiness::{Readiness, ReadinessHandler};
+use crate::control::zds::view::View;
 use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::Subscription;
 use crate::telemetry::Hub;
@@ -34,6 +35,8 @@ pub(crate) struct Sources {
     pub(crate) state: Subscription<Snapshot>,
     pub(crate) credentials: Subscription<CredentialStore>,
     pub(crate) watchdog: Watchdog,
+    /// Those of a shared node.
+    pub(crate) workloads: View,
     pub(crate) quit: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -89,6 +92,7 @@ pub(crate) fn serve(
         state,
         credentials,
         watchdog,
+        workloads,
         quit,
     } = sources;
     let probed = watchdog.clone();
@@ -112,7 +116,7 @@ pub(crate) fn serve(
     let status_state = state.clone();
     let admin: Arc<dyn Handler> = Arc::new(AdminHandler::new(AdminSources {
         logging,
-        sections: sections(&config, state, credentials.clone()),
+        sections: sections(&config, state, credentials.clone(), workloads),
         mesh_version: Arc::clone(&config.istio_version),
         status: StatusSources {
             hub,
@@ -175,6 +179,7 @@ fn sections(
     config: &Arc<Config>,
     state: Subscription<Snapshot>,
     credentials: Subscription<CredentialStore>,
+    workloads: View,
 ) -> Vec<Section> {
     let section = |name, view: fn(&Snapshot) -> serde_json::Value| {
         let state = state.clone();
@@ -184,7 +189,11 @@ fn sections(
         }
     };
     let config = Arc::clone(config);
-    vec![
+    let shared = config.mode.shared().map(|_| Section {
+        name: "workloadState",
+        source: Box::new(move || Ok(workloads.dump())),
+    });
+    let mut sections = vec![
         section("workloads", |snapshot| {
             snapshot
                 .workloads()
@@ -227,5 +236,7 @@ fn sections(
             name: "config",
             source: Box::new(move || Ok(dump::config::config(&config))),
         },
-    ]
+    ];
+    sections.extend(shared);
+    sections
 }

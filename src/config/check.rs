@@ -89,9 +89,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
     let istio_version = istio_version
         .map_or("unknown", |version| &version.text)
         .into();
-    let socket = sections::socket(r, mode.as_ref());
     Some(Config {
-        mode: mode?,
         network,
         node_name: node_name.filter(|name| !name.is_empty()),
         cluster_id,
@@ -113,7 +111,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
         tls: sections::tls(r),
         http2: sections::http2(r),
         pool: sections::pool(r),
-        socket,
+        socket: sections::socket(r, mode.as_ref()),
         timeouts: sections::timeouts(r),
         limits: sections::limits(r),
         localhost_app_tunnel: r.get(Key::LocalhostAppTunnel, true, &Bool),
@@ -121,6 +119,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
         authz_info_logging: r.only_true(Key::AuthzInfoLogging),
         log: sections::log(r),
         istio_version,
+        mode: mode?,
     })
 }
 
@@ -164,13 +163,19 @@ fn mode(r: &mut Resolver) -> Option<NodeMode> {
     match mode {
         Mode::Shared => {
             if workload.is_some() {
-                superfluous(r, "a workload is named, but the node's agent names those of a shared node");
+                superfluous(
+                    r,
+                    "a workload is named, but the node's agent names those of a shared node",
+                );
             }
             Some(NodeMode::Shared(shared::shared(r)))
         }
         Mode::Node => {
             if workload.is_some() {
-                superfluous(r, "a workload is named, but mode `node` speaks for all local ones");
+                superfluous(
+                    r,
+                    "a workload is named, but mode `node` speaks for all local ones",
+                );
             }
             Some(NodeMode::Node)
         }

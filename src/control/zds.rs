@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::control::readiness::{Readiness, Task};
-use crate::sys::netns;
+use crate::sys::netns::{self, Namespace};
 use connection::{Connection, Received};
 use message::Ack;
 use session::{Failure, Host, Session};
@@ -60,7 +60,10 @@ pub struct Options {
 ///
 /// # Errors
 /// [`ProtocolError`]: the process must end.
-pub async fn run(mut options: Options, host: impl Host) -> Result<(), ProtocolError> {
+pub async fn run(
+    mut options: Options,
+    host: impl Host<Namespace = Namespace>,
+) -> Result<(), ProtocolError> {
     let mut stop = options.stop.clone();
     let mut agent = Agent {
         session: Session::new(host),
@@ -89,7 +92,7 @@ enum End {
 }
 
 /// The session with what surrounds it.
-struct Agent<H> {
+struct Agent<H: Host> {
     session: Session<H>,
     armed: Armed,
     view: View,
@@ -98,7 +101,7 @@ struct Agent<H> {
     told: session::Counts,
 }
 
-impl<H: Host> Agent<H> {
+impl<H: Host<Namespace = Namespace>> Agent<H> {
     async fn talk(&mut self, options: &Options) -> Result<(), ProtocolError> {
         let mut barren = 0;
         loop {
@@ -254,7 +257,11 @@ async fn connect(options: &Options) -> Connection {
 /// Wait after the `failures`-th connection in a row (from 0) that brought nothing; `random` in 0..1
 /// spreads it by a fifth to either side.
 fn barren_wait(was_ready: bool, failures: u32, random: f64) -> Duration {
-    let first = if was_ready { BARREN_WAIT_READY } else { BARREN_WAIT };
+    let first = if was_ready {
+        BARREN_WAIT_READY
+    } else {
+        BARREN_WAIT
+    };
     let wait = first.saturating_mul(2_u32.saturating_pow(failures));
     wait.min(WAIT_MAX).mul_f64(0.8 + 0.4 * random)
 }

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::shard::{Message, ShardMailbox};
+use super::shard::{ListenerId, Message, ShardMailbox};
 
 /// How busy a shard is, for the others to read. Written by the shard, but for `coming`.
 #[derive(Debug, Default)]
@@ -57,8 +57,8 @@ pub struct Neighbour {
 /// A connection on its way to another shard.
 #[derive(Debug)]
 pub struct Handed {
-    /// Position of the listener that accepted it.
-    pub(super) listener: usize,
+    /// The listener that accepted it.
+    pub(super) listener: ListenerId,
     pub(super) fd: OwnedFd,
     pub(super) peer: SocketAddr,
     /// To be dropped once the connection is counted as open.
@@ -113,7 +113,7 @@ impl Balance {
     /// the descriptor back otherwise.
     pub(super) fn hand_over(
         &self,
-        listener: usize,
+        listener: ListenerId,
         weight: Weight,
         fd: OwnedFd,
         peer: SocketAddr,
@@ -169,6 +169,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::super::rt;
+    use super::super::shard::PlaceId;
     use super::*;
 
     fn shards(count: usize) -> (Vec<Neighbour>, Vec<rt::Inbox<Message>>) {
@@ -184,6 +185,11 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").unwrap().into()
     }
 
+    const LISTENER: ListenerId = ListenerId {
+        place: PlaceId::OWN,
+        position: 0,
+    };
+
     fn peer() -> SocketAddr {
         "127.0.0.1:1".parse().unwrap()
     }
@@ -197,15 +203,15 @@ mod tests {
             load.set_open(open);
         }
         balance
-            .hand_over(0, Weight::Connection, socket(), peer())
+            .hand_over(LISTENER, Weight::Connection, socket(), peer())
             .unwrap();
         assert_eq!(loads[2].get(), 5, "counted while it is under way");
         balance
-            .hand_over(0, Weight::Connection, socket(), peer())
+            .hand_over(LISTENER, Weight::Connection, socket(), peer())
             .unwrap();
         assert!(
             balance
-                .hand_over(0, Weight::Connection, socket(), peer())
+                .hand_over(LISTENER, Weight::Connection, socket(), peer())
                 .is_err(),
             "9 : 6 is close enough"
         );
@@ -223,7 +229,7 @@ mod tests {
         let balance = Balance::new(0, neighbours);
         own.set_open(100);
         balance
-            .hand_over(0, Weight::Connection, socket(), peer())
+            .hand_over(LISTENER, Weight::Connection, socket(), peer())
             .unwrap();
         drop(inboxes);
         assert_eq!(
@@ -233,7 +239,7 @@ mod tests {
         );
         assert!(
             balance
-                .hand_over(0, Weight::Connection, socket(), peer())
+                .hand_over(LISTENER, Weight::Connection, socket(), peer())
                 .is_err(),
             "ended"
         );
@@ -249,7 +255,7 @@ mod tests {
         other.drain();
         assert!(
             balance
-                .hand_over(0, Weight::Connection, socket(), peer())
+                .hand_over(LISTENER, Weight::Connection, socket(), peer())
                 .is_err()
         );
         assert_eq!(other.get(), 0);
@@ -282,7 +288,7 @@ mod tests {
         balance.own().set_open(1_000);
         assert!(
             balance
-                .hand_over(0, Weight::Connection, socket(), peer())
+                .hand_over(LISTENER, Weight::Connection, socket(), peer())
                 .is_err()
         );
     }

@@ -32,7 +32,7 @@ pub(crate) enum DialError {
     },
 }
 
-/// Connects to `to`. The socket carries the node's mark and `options`.
+/// Connects to `to` from the shard's place. The socket carries the node's mark and `options`.
 pub(crate) async fn tcp(
     shard: &Shard,
     to: SocketAddr,
@@ -42,7 +42,12 @@ pub(crate) async fn tcp(
     let limit = shard.config.timeouts.dial;
     let failed = |source| DialError::Io { to, source };
     let mark = shard.config.socket.packet_mark;
-    let dialled = dial(to, &DialOptions { mark, source }).map_err(failed)?;
+    let unconnected = DialOptions {
+        mark,
+        source,
+        namespace: shard.place.namespace.as_deref(),
+    };
+    let dialled = dial(to, &unconnected).map_err(failed)?;
     if let Some(error) = dialled.source_error {
         shard.warn_source(&error);
     }

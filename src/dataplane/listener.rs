@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use super::balance::{Handed, Weight};
 use super::local::LocalKey;
 use super::rt::{self, First, Listener, Socket};
-use super::shard::{ListenerRole, PlannedListener, Shard};
+use super::shard::{ListenerId, ListenerRole, PlannedListener, Shard};
 use super::slot::Slot;
 use super::{inbound, outbound, passthrough, socks};
+use crate::config::ForwardTarget;
 use crate::config::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN, ACCEPTS_PER_TURN_MAX};
-use crate::config::{Config, ForwardTarget};
 use crate::model::addr::ClientAddr;
 use crate::sys;
 use crate::sys::socket::{ConnectionOptions, set_connection_options};
@@ -47,14 +47,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) fn new(config: &Config, planned: &PlannedListener) -> Self {
-        let local = LocalKey::of_listener(&config.mode, planned.addr.ip());
+    pub(crate) fn new(local: LocalKey, planned: &PlannedListener) -> Self {
         match &planned.role {
             ListenerRole::Outbound => Self::Outbound(local, planned.addr.port()),
             ListenerRole::InboundPlaintext => {
                 Self::Plaintext(planned.transparent, planned.addr.port())
             }
             ListenerRole::Inbound => Self::Inbound(planned.transparent),
+            ListenerRole::OwnInbound => Self::Inbound(false),
             ListenerRole::Socks5 => Self::Socks(local),
             ListenerRole::Forward(to, account) => {
                 let local = account.clone().map_or(local, LocalKey::Account);
@@ -162,9 +162,13 @@ fn accept_batch(shard: &Rc<Shard>, listener: &Listener, position: usize) -> io::
         Some(Kind::Inbound(_)) => Weight::Tunnel,
         _ => Weight::Connection,
     };
+    let id = ListenerId {
+        place: shard.place.id,
+        position,
+    };
     for _ in 0..ACCEPTS_PER_TURN_MAX {
         match listener.try_accept() {
-            Ok((fd, peer)) => match shard.balance.hand_over(position, weight, fd, peer) {
+            Ok((fd, peer)) => match shard.balance.hand_over(id, weight, fd, peer) {
                 Ok(()) => shard.telemetry.counters().handed_over.add(1),
                 Err(fd) => admit(shard, position, fd, peer),
             },
@@ -221,7 +225,7 @@ pub(crate) fn adopt(shard: &Rc<Shard>, handed: Handed) {
         peer,
         coming,
     } = handed;
-    admit(shard, listener, fd, peer);
+    admit(shard, listener.position, fd, peer);
     drop(coming);
 }
 

@@ -22,12 +22,15 @@ pub(crate) enum LocalKey {
     Account(ServiceAccountRef),
     /// The workload that owns this address of the host.
     Address(IpAddr),
+    /// The workload the node's agent named, in whose namespace the listener is, at this address.
+    Named(Arc<WorkloadInfo>, IpAddr),
 }
 
 impl std::fmt::Display for LocalKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Dedicated(info) => info.fmt(f),
+            Self::Named(info, _) => info.fmt(f),
             Self::Account(account) => {
                 write!(f, "{}.{}", account.service_account, account.namespace)
             }
@@ -42,17 +45,19 @@ impl LocalKey {
         match mode {
             NodeMode::Dedicated { workload } => Self::Dedicated(workload.clone()),
             NodeMode::Node => Self::Address(ip),
+            NodeMode::Shared(shared) => match &shared.own {
+                Some(own) => Self::Named(Arc::new(own.clone()), ip),
+                None => Self::Address(ip),
+            },
         }
     }
 
     /// On a listener that takes any address, the workload is the one that owns the client's.
     pub(crate) fn or_of_client(self, client: IpAddr) -> Self {
-        if let Self::Address(ip) = &self
-            && ip.is_unspecified()
-        {
-            Self::Address(client)
-        } else {
-            self
+        match self {
+            Self::Address(ip) if ip.is_unspecified() => Self::Address(client),
+            Self::Named(info, ip) if ip.is_unspecified() => Self::Named(info, client),
+            Self::Address(_) | Self::Named(..) | Self::Dedicated(_) | Self::Account(_) => self,
         }
     }
 
@@ -61,7 +66,7 @@ impl LocalKey {
         let discovery = shard.config.discovery.as_ref()?;
         let ip = match self {
             Self::Dedicated(_) => discovery.node.instance_ip.as_ref()?.parse().ok()?,
-            Self::Address(ip) => *ip,
+            Self::Address(ip) | Self::Named(_, ip) => *ip,
             Self::Account(_) => return None,
         };
         let on_demand = discovery.on_demand;
@@ -71,6 +76,7 @@ impl LocalKey {
     fn find(&self, snapshot: &Snapshot, network: &Arc<str>) -> Option<Arc<Workload>> {
         match self {
             Self::Dedicated(info) => snapshot.local_workload(info).cloned(),
+            Self::Named(info, _) => snapshot.local_workload(info).cloned(),
             Self::Account(account) => snapshot
                 .local_workload_of(&account.namespace, &account.service_account)
                 .cloned(),

@@ -41,12 +41,13 @@ pub(crate) struct Key {
     pub(crate) next_hop: SocketAddr,
 }
 
-/// The tunnels of one shard.
-#[derive(Debug, Default)]
+/// The tunnels of one place of a shard: workloads with namespaces of their own share none.
+#[derive(Debug)]
 pub(crate) struct Pool {
     /// A key is here as long as it has tunnels.
     tunnels: RefCell<FxHashMap<Key, Vec<Rc<Tunnel>>>>,
-    count: Cell<usize>,
+    /// Those of all places.
+    count: Rc<Cell<usize>>,
 }
 
 /// A stream and its share of the tunnel.
@@ -57,6 +58,14 @@ pub(crate) struct TunnelStream {
 }
 
 impl Pool {
+    /// Without a tunnel. `count` is that of all pools of the shard.
+    pub(crate) fn new(count: Rc<Cell<usize>>) -> Self {
+        Self {
+            tunnels: RefCell::default(),
+            count,
+        }
+    }
+
     /// A lease of the first tunnel with room whose streams do not wait for the peer. `None`: the key
     /// needs one more tunnel. Those that are no longer needed end unused, because the first are
     /// preferred.

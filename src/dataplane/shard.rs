@@ -4,8 +4,10 @@
 //! the shard has drained. Messages arrive by the mailbox.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,35 +40,61 @@ use crate::telemetry::counters::{DriverInfo, Limit};
 use crate::telemetry::flow::Direction;
 use crate::tls::credentials::{CredentialStore, Credentials, IdentityError};
 
-pub use plan::{CertificateAsker, ListenerRole, Message, Plan, PlannedListener, ShardMailbox};
+pub use place::PlaceId;
+pub(crate) use place::{ListenerId, Place};
+pub use plan::{
+    CertificateAsker, ListenerRole, Message, Plan, PlannedListener, PlannedWorkload, ShardMailbox,
+};
 
+mod place;
 mod plan;
 
-/// The running shard, shared by its tasks.
+/// The running shard as the tasks of one place see it: its own listeners and tunnels, and with what
+/// all places have in common ([`Core`]).
 #[derive(Debug)]
 pub(crate) struct Shard {
-    pub(crate) config: Arc<Config>,
-    pub(crate) telemetry: Rc<ShardTelemetry>,
+    core: Rc<Core>,
+    /// Where its sockets live, and for whom.
+    pub(crate) place: Place,
     pub(crate) pool: Pool,
-    pub(crate) table: Rc<Table>,
-    pub(crate) admission: Rc<Admission>,
-    /// Beats when state or credentials change.
-    pub(crate) changed: Pulse,
-    /// Accept: the mesh state is complete.
+    /// Accept.
     pub(crate) open: Signal<()>,
-    /// Look-ups that wait for the control plane.
-    pub(crate) demand: Demand,
     /// Stop accepting.
     pub(crate) drain: Signal<()>,
     /// End everything.
     pub(crate) force: Signal<()>,
+    /// What its listeners are for, by position.
+    kinds: Vec<Kind>,
+}
+
+impl Deref for Shard {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+/// What all places of a shard have in common.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: Arc<Config>,
+    pub(crate) telemetry: Rc<ShardTelemetry>,
+    pub(crate) table: Rc<Table>,
+    pub(crate) admission: Rc<Admission>,
+    /// Beats when state or credentials change.
+    pub(crate) changed: Pulse,
+    /// Look-ups that wait for the control plane.
+    pub(crate) demand: Demand,
     /// A task without which the shard must not go on has panicked; its name.
     broken: Signal<&'static str>,
     pub(crate) hbone: hbone::Settings,
     slots: Slots,
     pub(super) balance: Balance,
-    /// What its listeners are for, by position.
-    kinds: Vec<Kind>,
+    /// Tunnels of all places.
+    tunnels: Rc<Cell<usize>>,
+    /// The workloads the node's agent named.
+    places: RefCell<BTreeMap<PlaceId, Rc<Shard>>>,
     state: Reader<Snapshot>,
     credentials: Reader<CredentialStore>,
     certificates: Option<CertificateAsker>,
@@ -113,19 +141,14 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
     let parts = config.shards.count as u64;
     let limits = &config.limits;
     let balance = Balance::new(index, shards);
-    let kinds = listeners.iter().map(|planned| Kind::new(&config, planned));
-    let shard = Rc::new(Shard {
-        pool: Pool::default(),
+    let core = Core {
         table: Rc::default(),
         admission: Admission::new(
             (limits.unauthenticated_max(descriptors) / parts).max(1),
             limits.unauthenticated_per_source,
         ),
         changed: Pulse::default(),
-        open: Signal::default(),
         demand: Demand::new(asker),
-        drain: Signal::default(),
-        force: Signal::default(),
         broken: Signal::default(),
         hbone: tunnel_settings::new(&config, &telemetry),
         slots: Slots::new(
@@ -133,7 +156,8 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
             Arc::clone(balance.own()),
         ),
         balance,
-        kinds: kinds.collect(),
+        tunnels: Rc::default(),
+        places: RefCell::default(),
         state: state.reader(),
         credentials: credentials.reader(),
         certificates,
@@ -143,7 +167,8 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         warned_source: Cell::new(false),
         config,
         telemetry,
-    });
+    };
+    let shard = Shard::new(Rc::new(core), Place::default(), &listeners);
     tracing::debug!(target: "corelane::shard", index, driver = %report.kind, "shard started");
     shard.begin(open, listeners)?;
     let receiver = Rc::clone(&shard);
@@ -153,6 +178,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         First::Left(ended) => ended,
         First::Right(First::Left(what)) => Err(io::Error::other(format!("{what} panicked"))),
         First::Right(First::Right(())) => {
+            shard.places.borrow_mut().clear();
             // Operations dropped above are cancelled by the driver's next turns; the descriptors
             // close with them.
             for _ in 0..3 {
@@ -164,6 +190,22 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
 }
 
 impl Shard {
+    fn new(core: Rc<Core>, place: Place, listeners: &[PlannedListener]) -> Rc<Self> {
+        let kind = |planned: &PlannedListener| {
+            let local = place.local_key(&core.config.mode, planned.addr.ip());
+            Kind::new(local, planned)
+        };
+        Rc::new(Self {
+            kinds: listeners.iter().map(kind).collect(),
+            pool: Pool::new(Rc::clone(&core.tunnels)),
+            open: Signal::default(),
+            drain: Signal::default(),
+            force: Signal::default(),
+            place,
+            core,
+        })
+    }
+
     /// Starts what runs as long as the shard. `open`: connections are accepted at once.
     fn begin(self: &Rc<Self>, open: bool, listeners: Vec<PlannedListener>) -> io::Result<()> {
         if open {
@@ -236,7 +278,7 @@ impl Shard {
         slot
     }
 
-    pub(super) const fn slots(&self) -> &Slots {
+    pub(super) fn slots(&self) -> &Slots {
         &self.slots
     }
 
@@ -314,13 +356,21 @@ impl Shard {
             Message::Force => {
                 self.begin_drain();
                 self.force.fire(());
+                self.each_place(|place| place.force.fire(()));
             }
+            Message::AddWorkload(planned) => self.add_workload(*planned),
+            Message::ServeWorkload(id) => {
+                if let Some(place) = self.places.borrow().get(&id) {
+                    place.open.fire(());
+                }
+            }
+            Message::RemoveWorkload(id) => self.remove_workload(id),
             Message::Ping(number) => {
                 heartbeat.store(number, Ordering::Relaxed);
                 self.telemetry.counters().heartbeat.add(1);
             }
             Message::Adopt(handed) => {
-                listener::adopt(self, handed);
+                self.adopt(handed);
                 self.idle.beat();
             }
         }
@@ -330,6 +380,7 @@ impl Shard {
     fn begin_drain(&self) {
         self.balance.own().drain();
         self.drain.fire(());
+        self.each_place(|place| place.drain.fire(()));
         self.idle.beat();
     }
 
@@ -362,7 +413,7 @@ impl Shard {
 
     /// Key of the workload that listens on `addr`.
     pub(crate) fn local_key(&self, addr: SocketAddr) -> LocalKey {
-        LocalKey::of_listener(&self.config.mode, addr.ip())
+        self.place.local_key(&self.config.mode, addr.ip())
     }
 }
 

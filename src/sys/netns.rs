@@ -21,7 +21,7 @@ pub fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// What tells two namespaces apart for as long as both are held open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamespaceId {
     inode: u64,
     device: u64,
@@ -199,6 +199,10 @@ mod tests {
             namespace.within(|| panic!("inside"))
         }));
         assert!(panicked.is_err());
-        assert_eq!(here(), before, "a panic inside does not keep the thread there");
+        assert_eq!(
+            here(),
+            before,
+            "a panic inside does not keep the thread there"
+        );
     }
 }

@@ -133,9 +133,9 @@ mod tests {
         let packet = receive(ours.as_fd(), &mut buffer).unwrap();
         assert!(packet.truncated);
         assert_eq!(packet.descriptors.len(), 1);
-        send_with(&theirs, b"x", &[file.as_fd(); 4]);
+        send_with(&theirs, b"x", &[file.as_fd(); 8]);
         let packet = receive(ours.as_fd(), &mut buffer).unwrap();
-        assert!(packet.truncated, "there is no room for four");
+        assert!(packet.truncated, "there is no room for eight");
         send_with(&theirs, b"x", &[]);
         let packet = receive(ours.as_fd(), &mut buffer).unwrap();
         assert!(!packet.truncated && packet.descriptors.is_empty());

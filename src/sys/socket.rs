@@ -10,6 +10,8 @@ use std::time::Duration;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use super::netns::Namespace;
+
 /// TCP keepalive settings, all in whole seconds on the wire of setsockopt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
@@ -104,11 +106,13 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
 
 /// What a dialled socket needs before connect(2).
 #[derive(Clone, Copy, Debug, Default)]
-pub struct DialOptions {
+pub struct DialOptions<'a> {
     /// SO_MARK, so that capture rules leave our own traffic alone.
     pub mark: Option<u32>,
     /// Address to send from.
     pub source: Source,
+    /// Namespace to make the socket in; `None`: the thread's own. It belongs there for good.
+    pub namespace: Option<&'a Namespace>,
 }
 
 /// Source address of a dialled socket.
@@ -136,8 +140,12 @@ pub struct Dialled {
 ///
 /// # Errors
 /// `EMFILE`, `ENETUNREACH`, `EACCES`, `EPERM` (mark) and others of connect(2).
-pub fn dial(to: SocketAddr, options: &DialOptions) -> io::Result<Dialled> {
-    let socket = Socket::new(Domain::for_address(to), stream(), Some(Protocol::TCP))?;
+pub fn dial(to: SocketAddr, options: &DialOptions<'_>) -> io::Result<Dialled> {
+    let make = || Socket::new(Domain::for_address(to), stream(), Some(Protocol::TCP));
+    let socket = match options.namespace {
+        Some(namespace) => namespace.within(make)??,
+        None => make()?,
+    };
     if let Some(mark) = options.mark {
         socket.set_mark(mark)?;
     }

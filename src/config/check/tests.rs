@@ -2,6 +2,7 @@
 
 mod broken;
 mod docs;
+mod shared;
 mod tuning;
 mod variables;
 

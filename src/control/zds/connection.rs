@@ -1,11 +1,12 @@
 //! One connection to the agent: whole packets, waiting without blocking.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram as Plain;
 use std::path::Path;
 
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UnixDatagram;
 
 use super::message::{self, ReadError};
 use super::session::Request;
@@ -29,28 +30,29 @@ pub(super) enum Received {
 
 /// An open connection.
 pub(super) struct Connection {
-    socket: AsyncFd<OwnedFd>,
+    /// Packets, whatever the type says: it only waits for us.
+    socket: UnixDatagram,
 }
 
 impl Connection {
     /// Connects.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let socket = packets::connect(path)?;
+        let socket = Plain::from(packets::connect(path)?);
         Ok(Self {
-            socket: AsyncFd::new(socket)?,
+            socket: UnixDatagram::from_std(socket)?,
         })
     }
 
     /// Sends one packet.
     pub(super) async fn send(&self, packet: &[u8]) -> io::Result<()> {
-        let send = |socket: &OwnedFd| packets::send(socket.as_fd(), packet);
+        let send = || packets::send(self.socket.as_fd(), packet);
         self.socket.async_io(Interest::WRITABLE, send).await
     }
 
     /// Waits for a packet. Dropping the future loses none.
     pub(super) async fn receive(&self, home: &Home) -> Received {
         let mut buffer = [0; PACKET_BYTES_MAX];
-        let take = |socket: &OwnedFd| packets::receive(socket.as_fd(), &mut buffer);
+        let take = || packets::receive(self.socket.as_fd(), &mut buffer);
         match self.socket.async_io(Interest::READABLE, take).await {
             Err(error) => Received::Failed(error),
             // An empty packet looks like the end, and the protocol has none.
@@ -68,9 +70,8 @@ fn read(bytes: &[u8], packet: Packet, home: &Home) -> Result<Request<Namespace>,
         tracing::warn!(target: "corelane::zds", "ignoring control messages of the node agent");
     }
     let request = message::parse(bytes, packet.truncated, packet.descriptors)?;
-    let request = request.try_map(|descriptor| {
-        Namespace::new(descriptor, home).map_err(ReadError::Descriptor)
-    })?;
+    let request = request
+        .try_map(|descriptor| Namespace::new(descriptor, home).map_err(ReadError::Descriptor))?;
     if let Request::Add { uid, namespace, .. } = &request
         && !namespace.is_plausible()
     {

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use corelane_harness::agent::{self, Session as AgentSession, Who};
@@ -13,7 +13,6 @@ use corelane_harness::agent::{self, Session as AgentSession, Who};
 use super::session::Uid;
 use super::*;
 use crate::model::workload::WorkloadInfo;
-use crate::sys::netns::Namespace;
 
 const WHO: Who<'_> = Who {
     name: "web",
@@ -146,7 +145,11 @@ fn a_node_finds_its_agent_late_and_is_ready_with_the_snapshot() {
     assert!(rig.is_ready());
     let readiness = rig.readiness.clone();
     rig.stop().unwrap();
-    assert_eq!(readiness.pending(), [TASK], "a node that drains is not ready");
+    assert_eq!(
+        readiness.pending(),
+        [TASK],
+        "a node that drains is not ready"
+    );
 }
 
 #[test]
@@ -222,9 +225,13 @@ fn what_is_no_request_closes_the_connection_and_keeps_the_workloads() {
     broken(&[0xff], &[], "decode");
     broken(&add, &[], "No control message");
     broken(&add, &[fd, fd], "descriptors");
-    broken(&add, &[fd, fd, fd, fd], "truncated");
+    broken(&add, &[fd; 8], "truncated");
     broken(&[0x1a, 0x00], &[fd], "Unexpected control message");
-    broken(&[vec![0x0a, 0x7f], vec![0; 2_000]].concat(), &[], "truncated");
+    broken(
+        &[vec![0x0a, 0x7f], vec![0; 2_000]].concat(),
+        &[],
+        "truncated",
+    );
     session.keep("u1").unwrap();
     session.snapshot().unwrap();
     assert!(rig.is_ready());
@@ -239,7 +246,10 @@ fn an_agent_that_breaks_the_protocol_ends_the_node() {
         let session = agent.accept();
         talk(&session);
         let error = session.acknowledged().unwrap_err();
-        assert!(error.starts_with("failure to process message : "), "{error}");
+        assert!(
+            error.starts_with("failure to process message : "),
+            "{error}"
+        );
         rig.node.take().unwrap().join().unwrap().unwrap_err();
     };
     end(|session| session.send(&agent::add("u1", None), &[null().as_fd()]));

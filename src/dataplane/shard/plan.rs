@@ -9,10 +9,13 @@ use std::sync::atomic::AtomicU64;
 use super::super::balance::{Handed, Neighbour};
 use super::super::demand::Asker;
 use super::super::rt::{Inbox, Mailbox};
+use super::PlaceId;
 use crate::config::{Config, ForwardTarget};
 use crate::model::identity::Identity;
+use crate::model::workload::WorkloadInfo;
 use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::Subscription;
+use crate::sys::netns::Namespace;
 use crate::telemetry::ShardTelemetry;
 use crate::tls::credentials::CredentialStore;
 
@@ -33,6 +36,26 @@ pub enum Message {
     Ping(u64),
     /// Serve a connection that another shard accepted.
     Adopt(Handed),
+    /// Take the listeners of a workload. They accept once every shard has its own, so that a
+    /// connection can be handed over from the first on.
+    AddWorkload(Box<PlannedWorkload>),
+    /// Accept for that workload.
+    ServeWorkload(PlaceId),
+    /// A workload has gone: end everything of it now.
+    RemoveWorkload(PlaceId),
+}
+
+/// What a shard needs to serve a workload in its own network namespace.
+#[derive(Debug)]
+pub struct PlannedWorkload {
+    /// The same on all shards.
+    pub id: PlaceId,
+    /// Who it is.
+    pub info: Arc<WorkloadInfo>,
+    /// Where it lives.
+    pub namespace: Arc<Namespace>,
+    /// The shard's listeners there.
+    pub listeners: Vec<PlannedListener>,
 }
 
 /// Tells the control thread that a connection waits for the certificate of a local identity. False: it
@@ -82,6 +105,8 @@ pub enum ListenerRole {
     InboundPlaintext,
     /// HBONE.
     Inbound,
+    /// HBONE for the node itself, which is never dialled from somebody else's address.
+    OwnInbound,
     /// SOCKS5.
     Socks5,
     /// A forward: where to, and as which workload.

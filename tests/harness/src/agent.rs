@@ -52,8 +52,8 @@ impl Agent {
     #[must_use]
     pub fn listen(path: &Path) -> Self {
         let flags = SocketFlags::CLOEXEC;
-        let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-            .expect("a socket");
+        let listener =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("a socket");
         let address = SocketAddrUnix::new(path).expect("a short path");
         bind(&listener, &address).expect("bind the agent's socket");
         listen(&listener, 8).expect("listen");
@@ -196,7 +196,11 @@ impl Session {
 pub fn add(uid: &str, who: Option<Who<'_>>) -> Vec<u8> {
     let mut fields = text(1, uid);
     if let Some(who) = who {
-        let parts = [text(1, who.name), text(2, who.namespace), text(3, who.account)];
+        let parts = [
+            text(1, who.name),
+            text(2, who.namespace),
+            text(3, who.account),
+        ];
         fields.extend(field(2, &parts.concat()));
     }
     message(1, &fields)

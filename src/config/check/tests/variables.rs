@@ -21,7 +21,6 @@ use Fate::{Refused, Used, Warned};
 /// The documented list, each with a text that differs from the default.
 const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("PROXY_MODE", "dedicated", Used),
-    ("PROXY_MODE", "node", Refused),
     ("PROXY_WORKLOAD_INFO", "a/b/c", Used),
     ("ENABLE_PROXY", "true", Used),
     ("IPV6_ENABLED", "false", Used),

@@ -1,0 +1,92 @@
+//! The workloads of a shared node: their listeners are bound in their namespaces, one for each shard,
+//! and handed to the shards.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::bind::bind_workload;
+use super::lifecycle::StartError;
+use super::shards::broadcast;
+use crate::config::Config;
+use crate::control::zds::session::{Host, Uid};
+use crate::dataplane::shard::{Message, PlaceId, PlannedWorkload, ShardMailbox};
+use crate::model::workload::WorkloadInfo;
+use crate::sys::netns::{Home, Namespace};
+use crate::sys::socket::check_mark;
+
+/// Serves what the node's agent names.
+#[derive(Debug)]
+pub(super) struct Workloads {
+    config: Arc<Config>,
+    shards: Vec<ShardMailbox>,
+    newest: PlaceId,
+    places: BTreeMap<Uid, PlaceId>,
+}
+
+impl Workloads {
+    pub(super) const fn new(config: Arc<Config>, shards: Vec<ShardMailbox>) -> Self {
+        Self {
+            config,
+            shards,
+            newest: PlaceId::OWN,
+            places: BTreeMap::new(),
+        }
+    }
+}
+
+impl Host for Workloads {
+    type Namespace = Namespace;
+
+    fn start(
+        &mut self,
+        uid: &Uid,
+        info: &Arc<WorkloadInfo>,
+        namespace: &Arc<Namespace>,
+    ) -> Result<(), String> {
+        let port_reuse = self.config.mode.shared().is_some_and(|s| s.port_reuse);
+        let bound = namespace
+            .within(|| bind_workload(&self.config, port_reuse))
+            .map_err(|error| format!("cannot enter its network namespace: {error}"))?;
+        let bound = bound.map_err(|error| error.to_string())?;
+        self.newest = self.newest.next();
+        let id = self.newest;
+        for (shard, listeners) in self.shards.iter().zip(bound) {
+            let planned = PlannedWorkload {
+                id,
+                info: Arc::clone(info),
+                namespace: Arc::clone(namespace),
+                listeners,
+            };
+            let _ended = shard.send(Message::AddWorkload(Box::new(planned)));
+        }
+        broadcast(&self.shards, || Message::ServeWorkload(id));
+        self.places.insert(Arc::clone(uid), id);
+        tracing::info!(target: "corelane::zds", %uid, workload = %info, "workload served");
+        Ok(())
+    }
+
+    fn stop(&mut self, uid: &Uid) {
+        if let Some(id) = self.places.remove(uid) {
+            broadcast(&self.shards, || Message::RemoveWorkload(id));
+            tracing::info!(target: "corelane::zds", %uid, "workload no longer served");
+        }
+    }
+}
+
+/// Proves that this process may do what a shared node has to, and keeps the way back from its
+/// workloads' namespaces.
+pub(super) fn prove_abilities(config: &Config) -> Result<Home, StartError> {
+    let unable = |what, needs| {
+        move |source| StartError::Unable {
+            what,
+            needs,
+            source,
+        }
+    };
+    let home = Home::of_this_thread().and_then(|home| home.check().map(|()| home));
+    let home = home.map_err(unable("enter network namespaces", "CAP_SYS_ADMIN"))?;
+    if let Some(mark) = config.socket.packet_mark {
+        check_mark(mark).map_err(unable("mark packets", "CAP_NET_ADMIN or CAP_NET_RAW"))?;
+    }
+    Ok(home)
+}
