@@ -189,13 +189,13 @@ families! {
         "Resources of the control plane that were refused";
     XDS_CACHE_FAILURES = unstable Counter "corelane_xds_cache_failures" &[],
         "Failed attempts to keep the state of the control plane on disk";
-    AGENT_ACTIVE = stable Gauge "workload_manager_active_proxy_count" &[],
+    AGENT_ACTIVE = unstable Gauge "workload_manager_active_proxy_count" &[],
         "Workloads of the node agent that are served";
-    AGENT_PENDING = stable Gauge "workload_manager_pending_proxy_count" &[],
+    AGENT_PENDING = unstable Gauge "workload_manager_pending_proxy_count" &[],
         "Workloads of the node agent whose listeners could not be made yet";
-    AGENT_STARTED = stable Counter "workload_manager_proxies_started" &[],
+    AGENT_STARTED = unstable Counter "workload_manager_proxies_started" &[],
         "Workloads of the node agent that were started";
-    AGENT_STOPPED = stable Counter "workload_manager_proxies_stopped" &[],
+    AGENT_STOPPED = unstable Counter "workload_manager_proxies_stopped" &[],
         "Workloads of the node agent that were stopped";
     SCRAPE_SECONDS = unstable Histogram "corelane_scrape_seconds" in "seconds" &[],
         "Time to write the page of metrics";
@@ -275,7 +275,9 @@ mod tests {
             }
             assert_eq!(
                 family.name.starts_with("corelane_"),
-                !family.stable && !family.name.starts_with("istio_"),
+                !family.stable
+                    && !family.name.starts_with("istio_")
+                    && !family.name.starts_with("workload_manager_"),
                 "{}: ours are unstable, theirs mostly not",
                 family.name
             );

@@ -69,4 +69,6 @@ mod recheck;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod shared;
+#[cfg(test)]
 mod socks;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::super::Shared;
+use super::super::problem::ProblemKind;
 use super::super::schema::Key;
 use super::super::unbuilt::{NO_OWN_WORKLOAD, NO_SHARED};
 use super::super::value::{Bool, Name, PathText};
@@ -36,6 +37,12 @@ pub(super) fn shared(r: &mut Resolver) -> Shared {
 /// In another mode what only concerns a shared node has no effect.
 pub(super) fn without(r: &mut Resolver) {
     check(r, Key::AgentSocket, &PathText, NO_SHARED);
-    check(r, Key::InpodPortReuse, &Bool, NO_SHARED);
+    if let Some((_, origin)) = r.winner(Key::InpodPortReuse, &Bool) {
+        r.warn(
+            origin,
+            Key::InpodPortReuse,
+            ProblemKind::NoEffect(NO_SHARED),
+        );
+    }
     check(r, Key::PodAccount, &Name, NO_OWN_WORKLOAD);
 }

@@ -131,6 +131,7 @@ fn null() -> OwnedFd {
 #[test]
 fn a_node_finds_its_agent_late_and_is_ready_with_the_snapshot() {
     let rig = Rig::start(true);
+    rig.wait_ready(false);
     assert_eq!(rig.readiness.pending(), [TASK]);
     let agent = rig.listen();
     let session = agent.accept();

@@ -19,5 +19,6 @@ pub mod pair;
 pub mod pki;
 pub mod process;
 pub mod requirements;
+pub mod shared;
 pub mod state;
 pub mod wire;

@@ -131,6 +131,29 @@ impl Process {
         entries.count() as u64
     }
 
+    /// Number of threads it has.
+    ///
+    /// # Panics
+    /// If the process is gone.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        let entries = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("threads");
+        entries.count()
+    }
+
+    /// Number of network namespaces it holds open.
+    ///
+    /// # Panics
+    /// If the process is gone.
+    #[must_use]
+    pub fn namespaces(&self) -> usize {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("descriptors");
+        let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        targets
+            .filter(|target| target.to_string_lossy().starts_with("net:["))
+            .count()
+    }
+
     /// Changes its soft limit of descriptors and returns the limit it had.
     ///
     /// # Panics
