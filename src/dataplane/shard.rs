@@ -8,14 +8,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-
-use pin_project_lite::pin_project;
 
 use super::admission::{Admission, Slots};
 use super::balance::Balance;
@@ -25,7 +21,7 @@ use super::local::LocalKey;
 use super::pool::Pool;
 use super::recheck;
 use super::relay;
-use super::rt::{self, Contain, DriverReport, First, Panicked, Pulse, Signal};
+use super::rt::{self, DriverReport, First, Pulse, Signal};
 use super::slot::Slot;
 use super::table::Table;
 use super::tunnel_settings;
@@ -48,6 +44,7 @@ pub use plan::{
 
 mod place;
 mod plan;
+mod tasks;
 
 /// The running shard as the tasks of one place see it: its own listeners and tunnels, and with what
 /// all places have in common ([`Core`]).
@@ -282,71 +279,6 @@ impl Shard {
         &self.slots
     }
 
-    /// Starts a task that the shard waits for before it ends.
-    pub(crate) fn spawn(
-        self: &Rc<Self>,
-        task: impl Future<Output = ()> + 'static,
-        on_panic: impl Fn() + 'static,
-    ) {
-        self.tasks.set(self.tasks.get() + 1);
-        rt::spawn(Counted {
-            task: rt::contain(task),
-            on_panic,
-            leave: Leave(Rc::clone(self)),
-        });
-    }
-
-    /// Starts the task that sets a connection up; it ends when the connection is relayed, or the tunnel
-    /// has ended. When the shard must end first, or the task panics, it is dropped and `lost` runs.
-    pub(crate) fn spawn_set_up(
-        self: &Rc<Self>,
-        set_up: Pin<Box<dyn Future<Output = ()>>>,
-        lost: impl Fn() + Clone + 'static,
-    ) {
-        let (shard, forced) = (Rc::clone(self), lost.clone());
-        let task = async move {
-            if let First::Left(()) = rt::race(shard.force.wait(), set_up).await {
-                forced();
-            }
-        };
-        self.spawn(task, lost);
-    }
-
-    /// As [`Shard::spawn`], for a task whose loss the shard could not make good: a listener that
-    /// nobody accepts from, policies that nobody enforces. Its panic ends the shard, loudly.
-    pub(crate) fn spawn_vital(
-        self: &Rc<Self>,
-        task: impl Future<Output = ()> + 'static,
-        what: &'static str,
-    ) {
-        let shard = Rc::clone(self);
-        self.spawn(task, move || shard.broken.fire(what));
-    }
-
-    /// Completes when the shard drains and no task is left.
-    async fn drained(&self) {
-        self.drain.wait().await;
-        loop {
-            let idle = self.idle.next();
-            if self.tasks.get() == 0 && !self.balance.own().is_coming() {
-                return;
-            }
-            idle.await;
-        }
-    }
-
-    /// Completes when the shard drains and only the caller's task is left.
-    pub(crate) async fn only_recheck_left(&self) {
-        self.drain.wait().await;
-        loop {
-            let ended = self.idle.next();
-            if self.tasks.get() <= 1 && !self.balance.own().is_coming() {
-                return;
-            }
-            ended.await;
-        }
-    }
-
     fn handle(self: &Rc<Self>, message: Message, heartbeat: &AtomicU64) -> bool {
         match message {
             Message::Changed => self.changed.beat(),
@@ -414,43 +346,5 @@ impl Shard {
     /// Key of the workload that listens on `addr`.
     pub(crate) fn local_key(&self, addr: SocketAddr) -> LocalKey {
         self.place.local_key(&self.config.mode, addr.ip())
-    }
-}
-
-pin_project! {
-    /// A task that is counted until it has been dropped, and whose panic ends it alone.
-    struct Counted<F, P> {
-        #[pin]
-        task: Contain<F>,
-        on_panic: P,
-        leave: Leave,
-    }
-}
-
-impl<F: Future<Output = ()>, P: Fn()> Future for Counted<F, P> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        let ended = ready!(this.task.poll(cx));
-        if ended == Err(Panicked) {
-            this.leave.0.telemetry.counters().panics.add(1);
-            tracing::error!(target: "corelane::shard", "a task panicked; its connection is closed");
-            (this.on_panic)();
-        }
-        Poll::Ready(())
-    }
-}
-
-/// Leaves the count of tasks when dropped.
-struct Leave(Rc<Shard>);
-
-impl Drop for Leave {
-    fn drop(&mut self) {
-        let shard = &self.0;
-        shard.tasks.set(shard.tasks.get() - 1);
-        if shard.tasks.get() <= 1 {
-            shard.idle.beat();
-        }
     }
 }

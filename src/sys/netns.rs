@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn work_sees_the_other_namespace_and_the_thread_is_back_afterwards() {
         let Some(namespace) = foreign() else {
-            println!("skipped: needs root");
+            let _ = writeln!(io::stderr(), "skipped: needs root");
             return;
         };
         assert!(namespace.is_plausible());
