@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use super::bind::bind_workload;
 use super::lifecycle::StartError;
 use super::shards::broadcast;
 use crate::config::Config;
 use crate::control::zds::session::{Host, Uid};
-use crate::dataplane::shard::{Message, PlaceId, PlannedWorkload, ShardMailbox};
+use crate::dataplane::shard::{Message, PlaceId, PlannedWorkload, Presence, ShardMailbox};
 use crate::model::workload::WorkloadInfo;
 use crate::sys::netns::{Home, Namespace};
 use crate::sys::socket::check_mark;
@@ -20,8 +22,13 @@ pub(super) struct Workloads {
     config: Arc<Config>,
     shards: Vec<ShardMailbox>,
     newest: PlaceId,
-    places: BTreeMap<Uid, PlaceId>,
+    places: BTreeMap<Uid, (PlaceId, Gone)>,
+    /// Stopped, and perhaps not gone yet.
+    leaving: Vec<Gone>,
 }
+
+/// Closed when nothing is left of a workload on any shard.
+type Gone = mpsc::Receiver<()>;
 
 impl Workloads {
     pub(super) const fn new(config: Arc<Config>, shards: Vec<ShardMailbox>) -> Self {
@@ -30,6 +37,7 @@ impl Workloads {
             shards,
             newest: PlaceId::OWN,
             places: BTreeMap::new(),
+            leaving: Vec::new(),
         }
     }
 }
@@ -50,25 +58,37 @@ impl Host for Workloads {
         let bound = bound.map_err(|error| error.to_string())?;
         self.newest = self.newest.next();
         let id = self.newest;
+        let (presence, gone) = mpsc::channel::<()>(1);
+        let presence = Presence::new(presence);
         for (shard, listeners) in self.shards.iter().zip(bound) {
             let planned = PlannedWorkload {
                 id,
                 info: Arc::clone(info),
                 namespace: Arc::clone(namespace),
                 listeners,
+                presence: presence.clone(),
             };
             let _ended = shard.send(Message::AddWorkload(Box::new(planned)));
         }
         broadcast(&self.shards, || Message::ServeWorkload(id));
-        self.places.insert(Arc::clone(uid), id);
+        self.places.insert(Arc::clone(uid), (id, gone));
         tracing::info!(target: "corelane::zds", %uid, workload = %info, "workload served");
         Ok(())
     }
 
     fn stop(&mut self, uid: &Uid) {
-        if let Some(id) = self.places.remove(uid) {
+        if let Some((id, gone)) = self.places.remove(uid) {
+            self.leaving.push(gone);
             broadcast(&self.shards, || Message::RemoveWorkload(id));
             tracing::info!(target: "corelane::zds", %uid, "workload no longer served");
+        }
+    }
+
+    async fn settled(&mut self) {
+        while let Some(gone) = self.leaving.last_mut() {
+            // Nothing is ever sent: it ends with the last sender.
+            gone.recv().await;
+            self.leaving.pop();
         }
     }
 }

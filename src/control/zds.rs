@@ -27,6 +27,8 @@ pub const TASK: &str = "workload proxy manager";
 
 /// Time between attempts to start what failed to start.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Time the remains of a workload get before the agent is answered.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// First wait after a connect that failed.
 const CONNECT_WAIT_MIN: Duration = Duration::from_millis(20);
 /// First wait after a connection that brought nothing, before the node was ever ready.
@@ -183,6 +185,11 @@ impl<H: Host<Namespace = Namespace>> Agent<H> {
                 },
             };
             end = End::Closed;
+            // The agent may add a workload again as soon as we answer: its ports must be free then.
+            let settled = tokio::time::timeout(SETTLE_MAX, self.session.settled());
+            if settled.await.is_err() {
+                tracing::warn!(target: "corelane::zds", "a workload that has gone is not cleared yet");
+            }
             self.arm_retry();
             self.show();
             if connection.send(&ack.encode()).await.is_err() || !goes_on {

@@ -39,7 +39,8 @@ use crate::tls::credentials::{CredentialStore, Credentials, IdentityError};
 pub use place::PlaceId;
 pub(crate) use place::{ListenerId, Place};
 pub use plan::{
-    CertificateAsker, ListenerRole, Message, Plan, PlannedListener, PlannedWorkload, ShardMailbox,
+    CertificateAsker, ListenerRole, Message, Plan, PlannedListener, PlannedWorkload, Presence,
+    ShardMailbox,
 };
 
 mod place;

@@ -85,6 +85,9 @@ pub trait Host {
 
     /// Stops to serve it: listeners closed and connections ended, without grace.
     fn stop(&mut self, uid: &Uid);
+
+    /// Completes when nothing is left of what was stopped.
+    fn settled(&mut self) -> impl Future<Output = ()>;
 }
 
 /// Why a request was not done.
@@ -221,6 +224,11 @@ impl<H: Host> Session<H> {
             self.stopped += 1;
             self.host.stop(uid);
         }
+    }
+
+    /// Completes when nothing is left of what was stopped.
+    pub async fn settled(&mut self) {
+        self.host.settled().await;
     }
 
     /// Tries once more to start everything that failed to.

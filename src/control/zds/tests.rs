@@ -45,6 +45,8 @@ impl Host for Fake {
     fn stop(&mut self, uid: &Uid) {
         let _ = self.done.send(format!("-{uid}"));
     }
+
+    async fn settled(&mut self) {}
 }
 
 /// A node with an agent that listens, or will.

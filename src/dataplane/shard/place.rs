@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::super::balance::Handed;
 use super::super::listener;
 use super::super::local::LocalKey;
-use super::{PlannedWorkload, Shard};
+use super::{PlannedWorkload, Presence, Shard};
 use crate::config::NodeMode;
 use crate::model::workload::WorkloadInfo;
 use crate::sys::netns::Namespace;
@@ -47,6 +47,8 @@ pub(crate) struct Place {
     workload: Option<Arc<WorkloadInfo>>,
     /// Where its sockets are made; `None`: in this process's own.
     pub(crate) namespace: Option<Arc<Namespace>>,
+    /// Goes with the last task of the place.
+    _presence: Option<Presence>,
 }
 
 impl Place {
@@ -67,11 +69,13 @@ impl Shard {
             info,
             namespace,
             listeners,
+            presence,
         } = planned;
         let place = Place {
             id,
             workload: Some(info),
             namespace: Some(namespace),
+            _presence: Some(presence),
         };
         let place = Self::new(Rc::clone(&self.core), place, &listeners);
         if self.drain.get().is_some() {

@@ -1,5 +1,6 @@
 //! What a shard is built from and what it is told.
 
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -56,6 +57,28 @@ pub struct PlannedWorkload {
     pub namespace: Arc<Namespace>,
     /// The shard's listeners there.
     pub listeners: Vec<PlannedListener>,
+    /// Dropped when nothing of the workload is left on the shard.
+    pub presence: Presence,
+}
+
+/// Its owner learns when all copies have been dropped.
+#[derive(Clone)]
+pub struct Presence(
+    #[expect(dead_code, reason = "only its drop matters")] Arc<dyn Any + Send + Sync>,
+);
+
+impl Presence {
+    /// Copies drop `told` with the last of them.
+    #[must_use]
+    pub fn new(told: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(told))
+    }
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Presence")
+    }
 }
 
 /// Tells the control thread that a connection waits for the certificate of a local identity. False: it

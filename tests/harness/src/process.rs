@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -148,10 +149,9 @@ impl Process {
     #[must_use]
     pub fn namespaces(&self) -> usize {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("descriptors");
-        let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-        targets
-            .filter(|target| target.to_string_lossy().starts_with("net:["))
-            .count()
+        let own = fs::metadata("/proc/self/ns/net").expect("namespaces");
+        let targets = entries.filter_map(|entry| fs::metadata(entry.ok()?.path()).ok());
+        targets.filter(|target| target.dev() == own.dev()).count()
     }
 
     /// Changes its soft limit of descriptors and returns the limit it had.

@@ -57,6 +57,8 @@ impl Host for Recorder {
     fn stop(&mut self, uid: &Uid) {
         self.done.borrow_mut().push(format!("-{uid}"));
     }
+
+    async fn settled(&mut self) {}
 }
 
 fn info() -> Arc<WorkloadInfo> {
