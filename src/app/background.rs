@@ -1,21 +1,24 @@
 //! Everything that runs beside the shards until the node stops, and the gate they start behind.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::RunError;
 use super::credentials::Certificates;
 use super::discovery::Discovery;
 use super::shards::broadcast;
 use super::state::State;
 use super::workloads::Workloads;
 use crate::config::Config;
-use crate::control::readiness::Task;
-use crate::control::zds;
+use crate::control::readiness::{Readiness, Task};
+use crate::control::zds::{self, view::View};
 use crate::dataplane::shard::{Message, ShardMailbox};
 use crate::snapshot::Snapshot;
+use crate::sys::netns::Home;
 use crate::telemetry::Hub;
 
 /// How often old series are dropped.
@@ -40,13 +43,56 @@ pub(super) struct Background<'a> {
 
 /// The conversation with the node's agent, not yet begun.
 pub(super) struct Agent {
-    pub(super) options: zds::Options,
-    pub(super) workloads: Workloads,
+    options: zds::Options,
+    workloads: Workloads,
+}
+
+impl Agent {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        home: Home,
+        shards: Vec<ShardMailbox>,
+        stopped: &watch::Receiver<bool>,
+        readiness: &Readiness,
+    ) -> Self {
+        let shared = config.mode.shared();
+        Self {
+            options: zds::Options {
+                socket: shared
+                    .map(|shared| shared.agent.clone())
+                    .unwrap_or_default(),
+                home,
+                stop: stopped.clone(),
+                readiness: readiness.clone(),
+                view: View::default(),
+            },
+            workloads: Workloads::new(Arc::clone(config), shards),
+        }
+    }
+
+    /// What operators see of it.
+    pub(super) fn view(&self) -> View {
+        self.options.view.clone()
+    }
 }
 
 impl Background<'_> {
+    /// Runs beside the endpoints for operators until it fails.
+    pub(super) async fn beside(self, servers: impl Future<Output = ()>) -> RunError {
+        let served = async {
+            servers.await;
+            // A node whose endpoints are all off still carries traffic.
+            std::future::pending().await
+        };
+        let error = tokio::select! {
+            error = self.run() => error,
+            error = served => error,
+        };
+        RunError::Agent(error)
+    }
+
     /// Runs until the node's agent breaks the rules, which it should never do.
-    pub(super) async fn run(self) -> zds::ProtocolError {
+    async fn run(self) -> zds::ProtocolError {
         let Self {
             config,
             state,

@@ -204,3 +204,93 @@ fn failed(addr: SocketAddr, what: &'static str, source: io::Error) -> BindError 
         hint,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::config::raw::{RawConfig, Sources};
+
+    /// A shared node with two shards, listening on ports the kernel chooses.
+    fn config(env: &[(&str, &str)]) -> Config {
+        let base = [
+            ("LOCAL_XDS_PATH", "s"),
+            ("CORELANE_IDENTITY_DIR", "i"),
+            ("ZTUNNEL_WORKER_THREADS", "2"),
+        ];
+        let all = base.iter().chain(env);
+        let listeners = ["inbound", "inboundPlaintext", "outbound", "socks5"]
+            .map(|name| (format!("listeners.{name}"), "127.0.0.1:0".to_owned()));
+        let raw = RawConfig::read(&Sources {
+            env: all.map(|(n, v)| ((*n).to_owned(), (*v).into())).collect(),
+            read_file: &|_| Err(ErrorKind::NotFound.into()),
+            config_file: None,
+            overrides: listeners.into(),
+            cpus: vec![0, 1],
+        });
+        Config::try_from(raw).unwrap()
+    }
+
+    fn ports(shard: &[PlannedListener]) -> Vec<u16> {
+        shard.iter().map(|planned| planned.addr.port()).collect()
+    }
+
+    #[test]
+    fn a_workload_gets_all_its_listeners_on_every_shard_and_the_node_none() {
+        let config = config(&[("PACKET_MARK", "none")]);
+        let shards = bind_workload(&config, true).unwrap();
+        assert_eq!(shards.len(), 2);
+        let roles: Vec<_> = shards[0].iter().map(|p| component(&p.role)).collect();
+        let order = ["inbound", "inbound plaintext", "outbound", "socks5"];
+        assert_eq!(roles, order);
+        assert_eq!(ports(&shards[0]), ports(&shards[1]));
+        let own: usize = bind_all(&config).unwrap().iter().map(Vec::len).sum();
+        assert_eq!(own, 0, "nothing in the node's own namespace");
+    }
+
+    #[test]
+    fn a_node_that_is_a_workload_listens_for_tunnels_to_itself_only() {
+        let config = config(&[
+            ("PACKET_MARK", "none"),
+            ("POD_NAME", "zt"),
+            ("POD_NAMESPACE", "mesh"),
+            ("SERVICE_ACCOUNT", "tunnel"),
+        ]);
+        let shards = bind_all(&config).unwrap();
+        let [listener] = shards[0].as_slice() else {
+            panic!("{shards:?}");
+        };
+        assert!(matches!(listener.role, ListenerRole::OwnInbound));
+        assert!(!listener.transparent);
+    }
+
+    #[test]
+    fn a_workload_whose_port_is_taken_gets_nothing() {
+        let mut config = config(&[("PACKET_MARK", "none")]);
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        config.listeners.outbound = Some(taken.local_addr().unwrap());
+        for port_reuse in [true, false] {
+            let error = bind_workload(&config, port_reuse).unwrap_err().to_string();
+            assert!(error.contains("outbound"), "{error}");
+        }
+    }
+
+    #[test]
+    fn listeners_carry_the_mark_and_share_their_port_as_configured() {
+        if !corelane_harness::requirements::has_netns("listeners_carry_the_mark") {
+            return;
+        }
+        let mut config = config(&[("PACKET_MARK", "123")]);
+        config.shards.count = 1;
+        for port_reuse in [true, false] {
+            for listener in &bind_workload(&config, port_reuse).unwrap()[0] {
+                let socket = SockRef::from(&listener.fd);
+                assert_eq!(socket.mark().unwrap(), 123);
+                assert_eq!(socket.reuse_port().unwrap(), port_reuse);
+            }
+        }
+    }
+}

@@ -19,13 +19,12 @@ use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards};
 use super::signals::Signals;
 use super::state::State;
-use super::workloads::{Workloads, prove_abilities};
+use super::workloads::prove_abilities;
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
 use crate::control::logging::{Filter, Logging, writer_options};
 use crate::control::readiness::Readiness;
-use crate::control::zds::{self, view::View};
 use crate::dataplane::balance::Neighbour;
 use crate::dataplane::rt;
 use crate::dataplane::shard::Plan;
@@ -141,8 +140,7 @@ async fn node(
     let mut signals = Signals::register().map_err(resource("the signal handlers"))?;
     let descriptors = raise_descriptors();
     let readiness = Readiness::new(started);
-    let home = config.mode.shared().map(|_| prove_abilities(&config));
-    let home = home.transpose()?;
+    let home = prove_abilities(&config)?;
     let state_task = readiness.task("state manager");
     let proxy_task = readiness.task("proxy");
     let recorder = recorder::install().map_err(|error| StartError::Log(error.to_string()))?;
@@ -165,17 +163,8 @@ async fn node(
     let watchdog = shards.watchdog();
     let quit = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
-    let workloads = View::default();
-    let agent = home.zip(config.mode.shared()).map(|(home, shared)| Agent {
-        options: zds::Options {
-            socket: shared.agent.clone(),
-            home,
-            stop: stopped.clone(),
-            readiness: readiness.clone(),
-            view: workloads.clone(),
-        },
-        workloads: Workloads::new(Arc::clone(&config), shards.mailboxes()),
-    });
+    let agent =
+        home.map(|home| Agent::new(&config, home, shards.mailboxes(), &stopped, &readiness));
     let servers = servers::serve(
         endpoints,
         Sources {
@@ -187,11 +176,8 @@ async fn node(
             state: state.subscribe(),
             credentials: certificates.subscribe(),
             watchdog: watchdog.clone(),
-            workloads,
-            quit: Box::new({
-                let quit = Arc::clone(&quit);
-                move || quit.notify_one()
-            }),
+            workloads: agent.as_ref().map(Agent::view),
+            quit: ends(&quit),
         },
         &stopped,
     );
@@ -209,18 +195,7 @@ async fn node(
         agent,
     };
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
-    let served = async {
-        servers.await;
-        // A node whose endpoints are all off still carries traffic.
-        std::future::pending().await
-    };
-    let beside = Box::pin(async {
-        let error = tokio::select! {
-            error = background.run() => error,
-            error = served => error,
-        };
-        RunError::Agent(error)
-    });
+    let beside = Box::pin(background.beside(servers));
     let ending = Ending {
         quit: &quit,
         watchdog,
@@ -228,6 +203,12 @@ async fn node(
         deadline: config.timeouts.drain,
     };
     ending.await_it(&mut shards, &mut signals, beside).await
+}
+
+/// Ends the node when it is called.
+fn ends(quit: &Arc<Notify>) -> Box<dyn Fn() + Send + Sync> {
+    let quit = Arc::clone(quit);
+    Box::new(move || quit.notify_one())
 }
 
 /// The runtime's clock.

@@ -36,7 +36,7 @@ pub(crate) struct Sources {
     pub(crate) credentials: Subscription<CredentialStore>,
     pub(crate) watchdog: Watchdog,
     /// Those of a shared node.
-    pub(crate) workloads: View,
+    pub(crate) workloads: Option<View>,
     pub(crate) quit: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -179,7 +179,7 @@ fn sections(
     config: &Arc<Config>,
     state: Subscription<Snapshot>,
     credentials: Subscription<CredentialStore>,
-    workloads: View,
+    workloads: Option<View>,
 ) -> Vec<Section> {
     let section = |name, view: fn(&Snapshot) -> serde_json::Value| {
         let state = state.clone();
@@ -189,7 +189,7 @@ fn sections(
         }
     };
     let config = Arc::clone(config);
-    let shared = config.mode.shared().map(|_| Section {
+    let shared = workloads.map(|workloads| Section {
         name: "workloadState",
         source: Box::new(move || Ok(workloads.dump())),
     });

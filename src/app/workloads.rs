@@ -94,8 +94,11 @@ impl Host for Workloads {
 }
 
 /// Proves that this process may do what a shared node has to, and keeps the way back from its
-/// workloads' namespaces.
-pub(super) fn prove_abilities(config: &Config) -> Result<Home, StartError> {
+/// workloads' namespaces. Nothing for other nodes.
+pub(super) fn prove_abilities(config: &Config) -> Result<Option<Home>, StartError> {
+    if config.mode.shared().is_none() {
+        return Ok(None);
+    }
     let unable = |what, needs| {
         move |source| StartError::Unable {
             what,
@@ -108,5 +111,5 @@ pub(super) fn prove_abilities(config: &Config) -> Result<Home, StartError> {
     if let Some(mark) = config.socket.packet_mark {
         check_mark(mark).map_err(unable("mark packets", "CAP_NET_ADMIN or CAP_NET_RAW"))?;
     }
-    Ok(home)
+    Ok(Some(home))
 }

@@ -156,7 +156,7 @@ fn mode(r: &mut Resolver) -> Option<NodeMode> {
         return None;
     }
     let (mode, origin) = given.unwrap_or((Mode::Shared, Origin::Default));
-    r.record(Key::Mode, MODES.show(&mode), origin.clone());
+    r.record(Key::Mode, MODES.show(&mode), origin);
     if mode != Mode::Shared {
         shared::without(r);
     }

@@ -61,7 +61,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Packet> 
     for message in control.drain() {
         match message {
             RecvAncillaryMessage::ScmRights(descriptors) => packet.descriptors.extend(descriptors),
-            _ => packet.foreign_control = true,
+            RecvAncillaryMessage::ScmCredentials(_) | _ => packet.foreign_control = true,
         }
     }
     Ok(packet)

@@ -3,7 +3,7 @@
 //! `REQUIRE_NETNS=1`.
 //!
 //! Sizes from the environment: `CONVERSATIONS` (500; the full run is 10000), `CONVERSATIONS_SEED`,
-//! `LIVE_CONNECTIONS` (1000).
+//! `LIVE_CONNECTIONS` (1000), `SHARED_ROUNDS` (1000, of the ignored test with 110 pods).
 
 /// The program under test.
 #[cfg(test)]

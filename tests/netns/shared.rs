@@ -198,10 +198,11 @@ fn pods_that_come_and_go_leave_nothing_behind(driver: Driver) {
 }
 
 #[test]
-#[ignore = "an hour: 110 pods, a thousand times"]
+#[ignore = "long: 110 pods, a thousand times"]
 fn a_hundred_pods_that_come_and_go_a_thousand_times_leave_nothing_behind() {
     if has_netns("a_hundred_pods") {
-        come_and_go(Driver::IoUring, 110, 1_000);
+        let rounds = std::env::var("SHARED_ROUNDS").map_or(Ok(1_000), |text| text.parse());
+        come_and_go(Driver::IoUring, 110, rounds.unwrap());
     }
 }
 

@@ -261,6 +261,13 @@ fn failed_starts_are_kept_and_tried_again_until_they_work_or_are_forgotten() {
             "",
             (0, 1, 0, false),
         ),
+    ];
+    cases.into_iter().for_each(check);
+}
+
+#[test]
+fn a_failed_start_that_something_newer_made_pointless_is_forgotten() {
+    let cases = [
         case(
             "a newer namespace worked",
             vec![
