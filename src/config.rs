@@ -82,6 +82,8 @@ pub struct Config {
     pub auth_token: TokenSource,
     /// Certificates: `DIR/ns/NAMESPACE/sa/SERVICE_ACCOUNT/{tls.crt,tls.key,ca.crt}`.
     pub identity_dir: Option<PathBuf>,
+    /// Revocation lists that peers are checked against.
+    pub crl_path: Option<PathBuf>,
     /// Certificates from an authority; never together with `identity_dir`.
     pub authority: Option<CertificateAuthority>,
     /// Versions and groups.
