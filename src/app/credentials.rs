@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
+use super::lifecycle::StartError;
 use super::shards::broadcast;
 use crate::config::{Config, NodeMode, TlsRecords};
 use crate::control::certs::files::{self, Files};
@@ -16,7 +17,7 @@ use crate::control::certs::istio_ca::{IstioCa, Terms};
 use crate::control::certs::{Provider, Renewal};
 use crate::control::grpc::Server;
 use crate::control::grpc::headers::{Headers, Token};
-use crate::control::revocation::{RevocationFile, RevocationFileError};
+use crate::control::revocation::RevocationFile;
 use crate::dataplane::shard::{CertificateAsker, Message, ShardMailbox};
 use crate::model::identity::Identity;
 use crate::snapshot::Snapshot;
@@ -47,11 +48,11 @@ impl Certificates {
     /// Must run within a `LocalSet`.
     ///
     /// # Errors
-    /// [`RevocationFileError`]: peers could not be checked as they have to be.
+    /// [`StartError::Revocation`]: peers could not be checked as they have to be.
     pub(crate) async fn start(
         config: &Config,
         snapshot: &Snapshot,
-    ) -> Result<Self, RevocationFileError> {
+    ) -> Result<Rc<Self>, StartError> {
         let publisher = Publisher::new(Arc::new(CredentialStore::default()));
         let subscription = publisher.subscribe();
         let (needed, receiver) = watch::channel(Arc::new(needed(config, snapshot)));
@@ -100,7 +101,7 @@ impl Certificates {
             shards,
         };
         certificates.first().await;
-        Ok(certificates)
+        Ok(Rc::new(certificates))
     }
 
     /// Waits until each needed identity has its certificate or an error.

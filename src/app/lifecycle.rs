@@ -136,8 +136,7 @@ async fn node(
     let proxy_task = readiness.task("proxy");
     let recorder = recorder::install().map_err(|error| StartError::Log(error.to_string()))?;
     let state = State::load(&config).map_err(StartError::from)?;
-    let certificates = Certificates::start(&config, &state.current()).await;
-    let certificates = Rc::new(certificates.map_err(StartError::from)?);
+    let certificates = Certificates::start(&config, &state.current()).await?;
     let endpoints = servers::bind(&config)?;
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
     let discovery = Discovery::new(&config);
