@@ -10,7 +10,7 @@ use super::super::server::{
     TokenSource,
 };
 use super::super::unbuilt::{METADATA_READ, NO_CONTROL_PLANE};
-use super::super::value::{Bool, Name, PathText, Roots, SecretText, Server, header};
+use super::super::value::{Bool, Headers, Name, PathText, Roots, SecretText, Server, header};
 use super::resolve;
 use super::resolver::Resolver;
 
@@ -74,8 +74,8 @@ pub(super) fn auth_token(r: &mut Resolver, used: bool) -> TokenSource {
 }
 
 fn headers(r: &mut Resolver) -> Vec<Header> {
+    let mut headers = r.optional(Key::XdsHeaders, &Headers).unwrap_or_default();
     let given = std::mem::take(&mut r.raw.xds_headers);
-    let mut headers = Vec::with_capacity(given.len());
     for (name, candidate) in given {
         match header(&name, &candidate.text) {
             Some(header) => headers.push(header),
@@ -130,6 +130,7 @@ fn metadata_json(r: &mut Resolver) -> Vec<(Arc<str>, Arc<str>)> {
 fn without(r: &mut Resolver) {
     check(r, Key::XdsRootCa, &Roots);
     check(r, Key::XdsAltHostname, &Name);
+    check(r, Key::XdsHeaders, &Headers);
     check(r, Key::XdsOnDemand, &Bool);
     check(r, Key::XdsCacheDir, &PathText);
     check(r, Key::AuthToken, &SecretText);
