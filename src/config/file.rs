@@ -126,18 +126,21 @@ impl FileReader<'_> {
             Value::Text(text) => text.clone(),
             // The only settings that may be a list of values.
             Value::List(items) if matches!(key, Key::ListenAdmin | Key::XdsHeaders) => {
+                // No header holds a line break.
+                let (expected, separator) = match key {
+                    Key::XdsHeaders => ("a header `NAME=VALUE`", "\n"),
+                    _ => ("an address", ","),
+                };
                 let mut texts = Vec::new();
                 for item in items {
                     match &item.value {
                         Value::Text(text) => texts.push(text.as_str()),
                         Value::Null | Value::List(_) | Value::Map(_) => {
-                            self.shape(item, path, "a single value");
+                            self.shape(item, path, expected);
                             return;
                         }
                     }
                 }
-                // No header holds a line break.
-                let separator = if key == Key::XdsHeaders { "\n" } else { "," };
                 texts.join(separator)
             }
             Value::Null | Value::List(_) | Value::Map(_) => {
