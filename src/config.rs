@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use crate::model::workload::WorkloadInfo;
 use limits::Limits;
-use server::{Discovery, TokenSource};
+use server::{CertificateAuthority, Discovery, TokenSource};
 use tuning::Tuning;
 
 /// Port of captured outbound connections.
@@ -82,6 +82,8 @@ pub struct Config {
     pub auth_token: TokenSource,
     /// Certificates: `DIR/ns/NAMESPACE/sa/SERVICE_ACCOUNT/{tls.crt,tls.key,ca.crt}`.
     pub identity_dir: Option<PathBuf>,
+    /// Certificates from an authority; never together with `identity_dir`.
+    pub authority: Option<CertificateAuthority>,
     /// Versions and groups.
     pub tls: TlsConfig,
     /// Windows and frames we offer.

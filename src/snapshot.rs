@@ -269,6 +269,12 @@ impl Snapshot {
         }
     }
 
+    /// Whether a local workload has this identity.
+    #[must_use]
+    pub fn has_local_identity(&self, identity: &Identity) -> bool {
+        self.workloads.has_local_identity(identity)
+    }
+
     /// Identities of local workloads, the ones certificates are needed for; sorted.
     #[must_use]
     pub fn local_identities(&self) -> Vec<Identity> {

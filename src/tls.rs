@@ -17,6 +17,7 @@ use crate::model::identity::Identity;
 pub mod certificate;
 pub mod control_plane;
 pub mod credentials;
+mod der;
 pub mod dev_pki;
 pub mod error;
 pub mod handshake;
@@ -24,6 +25,7 @@ pub mod pem;
 mod provider;
 mod record;
 mod session;
+pub mod signing_request;
 pub mod stream;
 #[cfg(test)]
 mod testing;

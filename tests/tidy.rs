@@ -38,7 +38,15 @@ mod rules {
         ("fuzzing", &["hbone", "tls"]),
         (
             "control",
-            &["snapshot", "tls", "model", "sys", "config", "telemetry"],
+            &[
+                "proto",
+                "snapshot",
+                "tls",
+                "model",
+                "sys",
+                "config",
+                "telemetry",
+            ],
         ),
         (
             "dataplane",
@@ -98,7 +106,7 @@ mod rules {
         ("hyper::", &["control"]),
         ("clap::", &["cli"]),
         ("prost::", &["xds"]),
-        ("prost_types::", &["xds"]),
+        ("prost_types::", &["xds", "control/certs"]),
     ];
 
     /// Texts that must not stand in the sources.

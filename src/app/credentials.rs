@@ -7,13 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::shards::broadcast;
 use crate::config::{Config, NodeMode, TlsRecords};
-use crate::control::certs::Renewal;
 use crate::control::certs::files::{self, Files};
-use crate::dataplane::shard::{Message, ShardMailbox};
+use crate::control::certs::istio_ca::{IstioCa, Terms};
+use crate::control::certs::{Provider, Renewal};
+use crate::control::grpc::Server;
+use crate::control::grpc::headers::{Headers, Token};
+use crate::dataplane::shard::{CertificateAsker, Message, ShardMailbox};
 use crate::model::identity::Identity;
 use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::{Publisher, Subscription};
@@ -22,6 +25,8 @@ use crate::tls::{Records, TlsOptions};
 
 /// Time the first certificates get before the node serves without them.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
+/// Questions of shards that may wait. There are no more identities than this on a node.
+const CERTIFICATE_QUEUE_MAX: usize = 1_024;
 
 type Mailboxes = Rc<RefCell<Vec<ShardMailbox>>>;
 
@@ -30,6 +35,9 @@ type Mailboxes = Rc<RefCell<Vec<ShardMailbox>>>;
 pub(crate) struct Certificates {
     subscription: Subscription<CredentialStore>,
     needed: watch::Sender<Arc<BTreeSet<Identity>>>,
+    /// Identities that connections waited for, besides those known to be needed.
+    asked: Rc<RefCell<BTreeSet<Identity>>>,
+    asker: Option<CertificateAsker>,
     shards: Mailboxes,
 }
 
@@ -41,29 +49,37 @@ impl Certificates {
         let subscription = publisher.subscribe();
         let (needed, receiver) = watch::channel(Arc::new(needed(config, snapshot)));
         let shards = Mailboxes::default();
-        match &config.identity_dir {
-            Some(dir) => {
-                let told = Rc::clone(&shards);
-                let options = tls_options(config);
-                let clock = SystemTime::now;
-                let renewal = Renewal::new(
-                    Rc::new(Files::new(dir.clone())),
-                    publisher,
-                    options,
-                    clock,
-                    move || broadcast(&told.borrow(), || Message::Changed),
-                );
-                tokio::task::spawn_local(renewal.run(receiver));
+        let asked = Rc::<RefCell<BTreeSet<Identity>>>::default();
+        let mut asker = None;
+        if let Some(provider) = provider(config) {
+            let told = Rc::clone(&shards);
+            let clock = SystemTime::now;
+            let options = tls_options(config);
+            let renewal = Renewal::new(provider, publisher, options, clock, move || {
+                broadcast(&told.borrow(), || Message::Changed);
+            });
+            let (urgent, waited_for) = mpsc::channel(CERTIFICATE_QUEUE_MAX);
+            tokio::task::spawn_local(renewal.run(receiver, waited_for));
+            if config.authority.is_some() {
+                let (questions, incoming) = mpsc::channel::<Identity>(CERTIFICATE_QUEUE_MAX);
+                let (asked, needed) = (Rc::clone(&asked), needed.clone());
+                tokio::task::spawn_local(pass_on(incoming, asked, needed, urgent));
+                asker = Some(CertificateAsker::new(move |identity| {
+                    questions.try_send(identity.clone()).is_ok()
+                }));
             }
-            None => tracing::warn!(
+        } else {
+            tracing::warn!(
                 target: "corelane::certs",
                 "no source of certificates: HBONE is refused in both directions. Set \
-                 CORELANE_IDENTITY_DIR (identityDir)"
-            ),
+                 CORELANE_IDENTITY_DIR (identityDir) or CA_ADDRESS (ca.address)"
+            );
         }
         let certificates = Self {
             subscription,
             needed,
+            asked,
+            asker,
             shards,
         };
         certificates.first().await;
@@ -99,6 +115,11 @@ impl Certificates {
         self.subscription.clone()
     }
 
+    /// How a shard asks for a certificate; none where asking changes nothing.
+    pub(crate) fn asker(&self) -> Option<CertificateAsker> {
+        self.asker.clone()
+    }
+
     /// Shards to tell of new certificates from now on.
     pub(crate) fn tell(&self, shards: Vec<ShardMailbox>) {
         *self.shards.borrow_mut() = shards;
@@ -106,7 +127,10 @@ impl Certificates {
 
     /// States anew which identities are needed.
     pub(crate) fn need(&self, config: &Config, snapshot: &Snapshot) {
-        let wanted = needed(config, snapshot);
+        let mut wanted = needed(config, snapshot);
+        let mut asked = self.asked.borrow_mut();
+        asked.retain(|identity| snapshot.has_local_identity(identity));
+        wanted.extend(asked.iter().cloned());
         self.needed.send_if_modified(|current| {
             let changed = **current != wanted;
             if changed {
@@ -114,6 +138,54 @@ impl Certificates {
             }
             changed
         });
+    }
+}
+
+/// Where certificates come from.
+fn provider(config: &Config) -> Option<Rc<dyn Provider>> {
+    if let Some(dir) = &config.identity_dir {
+        return Some(Rc::new(Files::new(dir.clone())));
+    }
+    let authority = config.authority.as_ref()?;
+    let server = Server {
+        address: authority.address.clone(),
+        roots: authority.roots.clone(),
+        alt_hostname: authority.alt_hostname.clone(),
+        packet_mark: config.socket.packet_mark,
+        tls: tls_options(config),
+    };
+    let headers = Headers {
+        token: Token::find(&config.auth_token),
+        cluster_id: Arc::clone(&config.cluster_id),
+        extra: authority.headers.clone(),
+    };
+    let terms = Terms {
+        lifetime: authority.ttl,
+        impersonates: matches!(config.mode, NodeMode::Node),
+        renew_with_certificate: authority.renew_with_certificate,
+    };
+    Some(Rc::new(IstioCa::new(server, headers, terms)))
+}
+
+/// Takes in what shards ask for. An identity asked for stays needed while a local workload has it.
+async fn pass_on(
+    mut questions: mpsc::Receiver<Identity>,
+    asked: Rc<RefCell<BTreeSet<Identity>>>,
+    needed: watch::Sender<Arc<BTreeSet<Identity>>>,
+    urgent: mpsc::Sender<Identity>,
+) {
+    while let Some(identity) = questions.recv().await {
+        asked.borrow_mut().insert(identity.clone());
+        needed.send_if_modified(|current| {
+            let is_new = !current.contains(&identity);
+            if is_new {
+                Arc::make_mut(current).insert(identity.clone());
+            }
+            is_new
+        });
+        if urgent.send(identity).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -144,7 +216,7 @@ fn needed(config: &Config, snapshot: &Snapshot) -> BTreeSet<Identity> {
             });
             let forwards = forwards.map(|workload| workload.identity());
             // Without a node name every workload of the mesh may be local; the directory tells
-            // which ones are meant.
+            // which ones are meant, and an authority is asked when a connection needs one.
             let strict = config.node_name.is_some();
             let present = |identity: &Identity| {
                 strict
@@ -159,6 +231,9 @@ fn needed(config: &Config, snapshot: &Snapshot) -> BTreeSet<Identity> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 fn exists(dir: &Path, identity: &Identity) -> bool {
     files::directory(dir, identity).is_some_and(|folder| folder.is_dir())

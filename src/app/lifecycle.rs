@@ -281,6 +281,7 @@ fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
             heartbeat: Arc::default(),
             open: discovery.is_none(),
             asker: discovery.and_then(|discovery| discovery.asker(index)),
+            certificates: certificates.asker(),
             descriptors,
         };
         let cpus = &config.shards.cpus;

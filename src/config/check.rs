@@ -1,6 +1,7 @@
 //! `RawConfig` → `Config`: every value parsed, every bound and contradiction checked, all problems
 //! collected. Pure.
 
+mod authority;
 mod discovery;
 mod listeners;
 mod resolver;
@@ -79,9 +80,9 @@ fn config(r: &mut Resolver) -> Option<Config> {
     let listeners = listeners::listeners(r, mode.as_ref(), ipv6_enabled, enable_proxy);
     let illegal_ports = listeners::illegal_ports(&listeners);
     let discovery = discovery::discovery(r, node_name.as_ref());
-    let auth_token = discovery::auth_token(r, discovery.is_some());
+    let (identity_dir, authority) = authority::source(r);
+    let auth_token = discovery::auth_token(r, discovery.is_some() || authority.is_some());
     let local_state = local_state(r, discovery.is_some());
-    let identity_dir = identity_dir(r);
     dns(r);
     let istio_version = r.raw.mesh.metadata.get("ISTIO_VERSION");
     let istio_version = istio_version
@@ -107,6 +108,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
         discovery,
         auth_token,
         identity_dir,
+        authority,
         tls: sections::tls(r),
         http2: sections::http2(r),
         pool: sections::pool(r),
@@ -214,19 +216,6 @@ fn local_state(r: &mut Resolver, has_control_plane: bool) -> Option<LocalStateSo
 
 fn path_source(r: &Resolver, origin: &Origin, path: PathBuf) -> LocalStateSource {
     LocalStateSource::Path(resolve(&r.raw.base_dir, origin, path))
-}
-
-fn identity_dir(r: &mut Resolver) -> Option<PathBuf> {
-    let Some((dir, origin)) = r.optional_with_origin(Key::IdentityDir, &PathText) else {
-        let message = "no identities: HBONE is refused in both directions (CORELANE_IDENTITY_DIR)";
-        r.warn(
-            Origin::Default,
-            Key::IdentityDir,
-            ProblemKind::Surprise(message.to_owned()),
-        );
-        return None;
-    };
-    Some(resolve(&r.raw.base_dir, &origin, dir))
 }
 
 /// A relative path in the configuration file starts from the file's folder, so that a folder with

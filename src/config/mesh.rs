@@ -18,6 +18,9 @@ pub(super) const METADATA_JSON_PREFIX: &str = "ISTIO_METAJSON_";
 /// Beginning of the variables that carry headers for the control plane.
 pub(super) const XDS_HEADER_PREFIX: &str = "XDS_HEADER_";
 
+/// Beginning of the variables that carry headers for the certificate authority.
+pub(super) const CA_HEADER_PREFIX: &str = "CA_HEADER_";
+
 /// One ProxyConfig, as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ProxyConfig {

@@ -159,6 +159,8 @@ pub struct RawConfig {
     pub(super) mesh: ProxyConfig,
     /// Extra headers for the control plane, by the end of their variables' names (`XDS_HEADER_*`).
     pub(super) xds_headers: BTreeMap<String, Candidate>,
+    /// Extra headers for the certificate authority, the same way (`CA_HEADER_*`).
+    pub(super) ca_headers: BTreeMap<String, Candidate>,
     /// Metadata as JSON, by the end of its variables' names (`ISTIO_METAJSON_*`).
     pub(super) metadata_json: BTreeMap<String, Candidate>,
     /// Whether the process runs in Kubernetes (`KUBERNETES_SERVICE_HOST`).
@@ -273,6 +275,7 @@ impl RawConfig {
         let family = [
             (mesh::METADATA_JSON_PREFIX, &mut self.metadata_json),
             (mesh::XDS_HEADER_PREFIX, &mut self.xds_headers),
+            (mesh::CA_HEADER_PREFIX, &mut self.ca_headers),
         ];
         let family = family
             .into_iter()

@@ -73,6 +73,11 @@ settings! {
     PodName "instance.podName" ["POD_NAME"] "own pod, as told to the control plane";
     PodNamespace "instance.podNamespace" ["POD_NAMESPACE"] "namespace of that pod";
     IdentityDir "identityDir" ["CORELANE_IDENTITY_DIR"] "folder with ns/NAMESPACE/sa/SERVICEACCOUNT/{tls.crt,tls.key,ca.crt}";
+    CaAddress "ca.address" ["CA_ADDRESS"] "certificate authority, instead of `identityDir`: `https://HOST:PORT`, `http://HOST:PORT`, `unix:PATH`; empty: none. In Kubernetes, without `identityDir`, `https://istiod.istio-system.svc:15012`, elsewhere none";
+    CaRootCa "ca.rootCa" ["CA_ROOT_CA"] "roots the authority is checked by: a PEM file, PEM text or `SYSTEM`; else `./var/run/secrets/istio/root-cert.pem`";
+    CaAltHostname "ca.altHostname" ["ALT_CA_HOSTNAME"] "name the authority's certificate may have instead of its host's";
+    SecretTtl "ca.secretTtl" ["SECRET_TTL"] "life of certificates that is asked for; default `24h`";
+    CaRenewWithCertificate "ca.renewWithCertificate" ["CORELANE_CA_RENEW_WITH_CERTIFICATE"] "renew with the certificate in use as credential, where the token is given once (VM); default `false`";
     Tls12 "tls.tls12" ["TLS12_ENABLED"] "take TLS 1.2 besides 1.3";
     CompliancePolicy "tls.compliancePolicy" ["COMPLIANCE_POLICY"] "`pqc`: X25519MLKEM768 only";
     TlsRecords "tls.records" ["CORELANE_TLS_RECORDS"] "who moves TLS records: `in-place` (our record layer) or `rustls`; always `rustls` with TLS 1.2";
@@ -179,6 +184,10 @@ impl Key {
                 | Self::XdsAltHostname
                 | Self::XdsCacheDir
                 | Self::AuthToken
+                | Self::CaRootCa
+                | Self::CaAltHostname
+                | Self::SecretTtl
+                | Self::CaRenewWithCertificate
                 | Self::InstanceIp
                 | Self::InstanceIps
                 | Self::PodName

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Roots where nothing else is given, relative to the working directory (spec: xds.md 1).
 pub const ROOTS_DEFAULT: &str = "./var/run/secrets/istio/root-cert.pem";
@@ -100,6 +101,23 @@ pub struct Discovery {
     pub cache_dir: Option<PathBuf>,
     /// Who this node says it is.
     pub node: NodeFacts,
+}
+
+/// A certificate authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateAuthority {
+    /// Where it is.
+    pub address: ServerAddress,
+    /// Who is believed to be it.
+    pub roots: RootSource,
+    /// A name its certificate may have instead of its host's.
+    pub alt_hostname: Option<Arc<str>>,
+    /// Extra headers of each request.
+    pub headers: Vec<Header>,
+    /// Life of certificates that is asked for.
+    pub ttl: Duration,
+    /// Certificates are renewed with the one in use as credential instead of the token.
+    pub renew_with_certificate: bool,
 }
 
 /// What the control plane is told about this node (spec: xds.md 2.2).

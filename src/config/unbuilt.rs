@@ -29,7 +29,8 @@ pub(super) struct Variable {
 
 /// Why what concerns a control plane has no effect without one.
 pub(super) const NO_CONTROL_PLANE: &str = "this node does not talk to a control plane";
-const NO_CA: &str = "certificates come from CORELANE_IDENTITY_DIR";
+/// Why what concerns an authority has no effect without one.
+pub(super) const NO_CA: &str = "this node does not talk to a certificate authority";
 const NO_SHARED: &str = "only a shared node talks to a node agent";
 const NO_DNS: &str = "this version has no DNS proxy";
 
@@ -54,11 +55,6 @@ const fn warn(name: &'static str, what: &'static str) -> Variable {
 /// All of them. A family stands after the members that have a row of their own.
 pub(super) const VARIABLES: &[Variable] = &[
     refuse(
-        "CA_ADDRESS",
-        "a certificate authority client",
-        "unset it and give CORELANE_IDENTITY_DIR",
-    ),
-    refuse(
         "CRL_PATH",
         "checking of revocation lists",
         "unset it to accept that revoked certificates are taken",
@@ -73,10 +69,6 @@ pub(super) const VARIABLES: &[Variable] = &[
         "SERVICE_ACCOUNT",
         "a dedicated node takes it from PROXY_WORKLOAD_INFO",
     ),
-    warn("CA_ROOT_CA", NO_CA),
-    warn("ALT_CA_HOSTNAME", NO_CA),
-    warn("CA_HEADER_", NO_CA),
-    warn("SECRET_TTL", NO_CA),
     warn("INPOD_UDS", NO_SHARED),
     warn("INPOD_PORT_REUSE", NO_SHARED),
     warn("PREFERED_SERVICE_NAMESPACE", NO_DNS),
@@ -123,11 +115,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_match_by_their_beginning_and_others_exactly() {
-        assert_eq!(find("CA_HEADER_FOO").map(|v| v.name), Some("CA_HEADER_"));
+    fn variables_are_found_by_their_whole_name() {
         assert_eq!(find("CRL_PATH").map(|v| v.rule), Some(Rule::RefuseValue));
         assert!(find("CRL_PATHS").is_none());
-        assert!(find("CA_HEADER_").is_some_and(|v| v.name == "CA_HEADER_"));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! At most [`FETCHES_MAX`] fetches run at once, one per identity; failures are tried again with
 //! growing pauses (spec ca.md 3.2).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::model::identity::Identity;
 use crate::snapshot::exchange::Publisher;
@@ -25,11 +25,14 @@ use crate::tls::credentials::{CredentialStore, Credentials, Material};
 
 mod entry;
 pub mod files;
+pub mod istio_ca;
+mod queue;
 mod schedule;
 #[cfg(test)]
 mod tests;
 
 use entry::{Entry, Outcome};
+use queue::{Priority, Queue};
 pub use schedule::half_life_delay;
 pub(crate) use schedule::rfc3339;
 
@@ -55,6 +58,15 @@ pub enum FetchError {
     /// From an identity directory.
     #[error(transparent)]
     Files(#[from] files::FilesError),
+    /// From a certificate authority.
+    #[error(transparent)]
+    Authority(Box<istio_ca::CaError>),
+}
+
+impl From<istio_ca::CaError> for FetchError {
+    fn from(error: istio_ca::CaError) -> Self {
+        Self::Authority(Box::new(error))
+    }
 }
 
 /// A fetch under way. Dropping it gives the fetch up.
@@ -64,8 +76,8 @@ pub type Changes<'a> = Pin<Box<dyn Future<Output = Vec<Identity>> + 'a>>;
 
 /// A source of certificates. Used on the control thread alone.
 pub trait Provider {
-    /// Gets material for `identity`.
-    fn fetch<'a>(&'a self, identity: &'a Identity) -> Fetch<'a>;
+    /// Gets material for `identity`. `held` is what is in use now.
+    fn fetch<'a>(&'a self, identity: &'a Identity, held: Option<Arc<Credentials>>) -> Fetch<'a>;
 
     /// Waits until material of identities fetched before may have changed.
     fn changes(&self) -> Changes<'_>;
@@ -77,7 +89,11 @@ pub trait Provider {
     fn forget(&self, identity: &Identity);
 }
 
-type Running = Pin<Box<dyn Future<Output = (Identity, Result<Fetched, FetchError>)>>>;
+/// A fetch under way, and whose.
+struct Running {
+    identity: Identity,
+    fetch: Pin<Box<dyn Future<Output = Result<Fetched, FetchError>>>>,
+}
 
 /// Keeps the certificates of all needed identities and publishes them.
 pub struct Renewal {
@@ -87,7 +103,8 @@ pub struct Renewal {
     options: TlsOptions,
     clock: Box<dyn Fn() -> SystemTime>,
     entries: BTreeMap<Identity, Entry>,
-    queue: VecDeque<Identity>,
+    queue: Queue,
+    fetches_max: usize,
     running: Vec<Running>,
     random: fastrand::Rng,
 }
@@ -117,16 +134,22 @@ impl Renewal {
             options,
             clock: Box::new(clock),
             entries: BTreeMap::new(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
+            fetches_max: FETCHES_MAX,
             running: Vec::new(),
             random: fastrand::Rng::new(),
         }
     }
 
     /// Runs until the sender of `needed` is gone. Each value is the whole set of identities needed.
+    /// `waited_for` brings identities that a handshake waits for: they come first.
     ///
     /// Dropping the future gives fetches under way up; what was published stays.
-    pub async fn run(mut self, mut needed: watch::Receiver<Arc<BTreeSet<Identity>>>) {
+    pub async fn run(
+        mut self,
+        mut needed: watch::Receiver<Arc<BTreeSet<Identity>>>,
+        mut waited_for: mpsc::Receiver<Identity>,
+    ) {
         let provider = Rc::clone(&self.provider);
         let mut changes = provider.changes();
         let first = Arc::clone(&needed.borrow_and_update());
@@ -143,14 +166,16 @@ impl Renewal {
                     self.need(&set);
                 }
                 changed = &mut changes => {
+                    let now = (self.clock)();
                     for identity in changed {
-                        self.fetch_soon(identity);
+                        self.queue.push(&identity, Priority::Background, now);
                     }
                     changes = provider.changes();
                 }
                 (identity, fetched) = poll_fn(|cx| poll_any(&mut self.running, cx)) => {
                     self.take(&identity, fetched);
                 }
+                Some(identity) = waited_for.recv() => self.hasten(&identity),
                 () = tokio::time::sleep(nap) => {}
             }
         }
@@ -166,13 +191,16 @@ impl Renewal {
             .collect();
         for identity in &gone {
             self.entries.remove(identity);
+            self.queue.remove(identity);
+            self.running.retain(|running| running.identity != *identity);
             self.provider.forget(identity);
         }
         let before = self.entries.len();
+        let now = (self.clock)();
         for identity in needed {
             if !self.entries.contains_key(identity) {
                 self.entries.insert(identity.clone(), Entry::default());
-                self.fetch_soon(identity.clone());
+                self.queue.push(identity, Priority::Warmup, now);
             }
         }
         if !gone.is_empty() || self.entries.len() > before {
@@ -180,34 +208,41 @@ impl Renewal {
         }
     }
 
-    /// Queues a fetch, unless one is queued already.
-    fn fetch_soon(&mut self, identity: Identity) {
-        if !self.queue.contains(&identity) {
-            self.queue.push_back(identity);
+    /// A handshake waits for this identity. What is there, or failed and is tried again by its own
+    /// schedule, is not hastened (spec ca.md 3).
+    fn hasten(&mut self, identity: &Identity) {
+        let now = (self.clock)();
+        match self.entries.get(identity) {
+            Some(entry) if entry.is_coming() && !entry.fetching => {
+                self.queue.push(identity, Priority::RealTime, now);
+            }
+            Some(_) => {}
+            None => {
+                self.entries.insert(identity.clone(), Entry::default());
+                self.queue.push(identity, Priority::RealTime, now);
+                self.publish();
+            }
         }
     }
 
     fn start_fetches(&mut self) {
-        let mut later = VecDeque::new();
-        while self.running.len() < FETCHES_MAX
-            && let Some(identity) = self.queue.pop_front()
-        {
+        while self.running.len() < self.fetches_max {
+            // One fetch per identity: a change announced meanwhile waits for the end of it.
+            let entries = &self.entries;
+            let may_start =
+                |identity: &Identity| entries.get(identity).is_none_or(|entry| !entry.fetching);
+            let Some(identity) = self.queue.pop(may_start) else {
+                return;
+            };
             let Some(entry) = self.entries.get_mut(&identity) else {
                 continue;
             };
-            // One fetch per identity: a change announced meanwhile waits for the end of it.
-            if entry.fetching {
-                later.push_back(identity);
-                continue;
-            }
             entry.fetching = true;
-            let provider = Rc::clone(&self.provider);
-            self.running.push(Box::pin(async move {
-                let fetched = provider.fetch(&identity).await;
-                (identity, fetched)
-            }));
+            let held = entry.held().cloned();
+            let (provider, whose) = (Rc::clone(&self.provider), identity.clone());
+            let fetch = Box::pin(async move { provider.fetch(&whose, held).await });
+            self.running.push(Running { identity, fetch });
         }
-        self.queue.append(&mut later);
     }
 
     /// Takes the result of a fetch.
@@ -227,7 +262,12 @@ impl Renewal {
                 let after = self.provider.fetch_again_after(held, now);
                 after.max(FETCH_AGAIN_MIN)
             }
-            _ => entry.backoff.next(now, &mut self.random),
+            _ => {
+                let pause = entry.backoff.next(now, &mut self.random);
+                let left = entry.held().filter(|_| entry.holds_current(now));
+                let left = left.and_then(|held| held.not_after().duration_since(now).ok());
+                left.map_or(pause, |left| pause.min(left))
+            }
         };
         entry.next_fetch = Some(now + pause);
         if !matches!(outcome, Outcome::Same) {
@@ -239,7 +279,7 @@ impl Renewal {
     fn tend(&mut self) -> Duration {
         let now = (self.clock)();
         let mut nap = NAP_MAX;
-        let mut due = Vec::new();
+        let mut is_due = false;
         for (identity, entry) in &mut self.entries {
             if let Some(alarm) = entry.alarm(now) {
                 alarm.log(identity);
@@ -247,19 +287,16 @@ impl Renewal {
             match entry.next_fetch {
                 Some(at) if at <= now => {
                     entry.next_fetch = None;
-                    due.push(identity.clone());
+                    self.queue.push(identity, Priority::Background, at);
+                    is_due = true;
                 }
                 Some(at) => nap = nap.min(at.duration_since(now).unwrap_or_default()),
                 None => {}
             }
         }
-        if due.is_empty() {
-            return nap;
+        if is_due {
+            self.start_fetches();
         }
-        for identity in due {
-            self.fetch_soon(identity);
-        }
-        self.start_fetches();
         nap
     }
 
@@ -280,9 +317,9 @@ fn poll_any(
     cx: &mut Context<'_>,
 ) -> Poll<(Identity, Result<Fetched, FetchError>)> {
     for n in 0..running.len() {
-        if let Poll::Ready(ended) = running[n].as_mut().poll(cx) {
-            drop(running.swap_remove(n));
-            return Poll::Ready(ended);
+        if let Poll::Ready(fetched) = running[n].fetch.as_mut().poll(cx) {
+            let identity = running.swap_remove(n).identity;
+            return Poll::Ready((identity, fetched));
         }
     }
     Poll::Pending

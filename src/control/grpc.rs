@@ -139,6 +139,11 @@ impl Server {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(&self, own: Option<&Credentials>) -> Result<Channel, ConnectError> {
+        // Boxed: TLS and HTTP/2 take room only while they begin.
+        Box::pin(self.open(own)).await
+    }
+
+    async fn open(&self, own: Option<&Credentials>) -> Result<Channel, ConnectError> {
         match &self.address {
             ServerAddress::Unix(path) => {
                 let path = path.clone();
@@ -161,7 +166,7 @@ impl Server {
                 let session = timeout(HANDSHAKE_TIMEOUT, session).await;
                 let server = self.address.clone();
                 match session {
-                    Ok(Ok(session)) => self.start_http2(session).await,
+                    Ok(Ok(session)) => Box::pin(self.start_http2(session)).await,
                     Ok(Err(source)) => Err(ConnectError::Tls { server, source }),
                     Err(_) => Err(ConnectError::TlsTimeout { server }),
                 }

@@ -33,7 +33,7 @@ use crate::telemetry::counters::{DriverInfo, Limit};
 use crate::telemetry::flow::Direction;
 use crate::tls::credentials::{CredentialStore, Credentials, IdentityError};
 
-pub use plan::{ListenerRole, Message, Plan, PlannedListener, ShardMailbox};
+pub use plan::{CertificateAsker, ListenerRole, Message, Plan, PlannedListener, ShardMailbox};
 
 mod plan;
 
@@ -64,6 +64,7 @@ pub(crate) struct Shard {
     kinds: Vec<Kind>,
     state: Reader<Snapshot>,
     credentials: Reader<CredentialStore>,
+    certificates: Option<CertificateAsker>,
     tasks: Cell<usize>,
     idle: Pulse,
     random: RefCell<fastrand::Rng>,
@@ -96,6 +97,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         heartbeat,
         open,
         asker,
+        certificates,
         descriptors,
     } = plan;
     telemetry.counters().set_driver(DriverInfo {
@@ -129,6 +131,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         kinds: kinds.collect(),
         state: state.reader(),
         credentials: credentials.reader(),
+        certificates,
         tasks: Cell::new(0),
         idle: Pulse::default(),
         random: RefCell::new(fastrand::Rng::new()),
@@ -180,12 +183,24 @@ impl Shard {
     ) -> Result<Arc<Credentials>, CloseReason> {
         let look = || self.credentials.current().get(identity).cloned();
         let settled = async {
+            let mut asked = false;
             loop {
                 let changed = self.changed.next();
-                match look() {
-                    Err(IdentityError::Initializing(_)) => changed.await,
+                let waits = match look() {
+                    // With somebody to ask, what is not there is not there yet.
+                    Err(IdentityError::Unknown(_)) => self.certificates.is_some(),
+                    Err(IdentityError::Initializing(_)) => true,
                     settled => return settled,
+                };
+                if let Some(certificates) = &self.certificates
+                    && !asked
+                {
+                    asked = certificates.asks(identity);
                 }
+                if !waits {
+                    return look();
+                }
+                changed.await;
             }
         };
         let found = match rt::within(self.config.timeouts.workload_wait, settled).await {

@@ -1,6 +1,7 @@
 //! Whole shards under test: real sockets on loopback, both drivers.
 
 mod capture;
+mod certificates;
 mod conversations;
 mod demand;
 mod drain;

@@ -20,11 +20,15 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CustomExtension, DistinguishedName, DnType,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    SignatureAlgorithm,
 };
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer as _;
 
 use super::TlsOptions;
 use super::credentials::{Credentials, CredentialsError};
+use super::der::{OID_SUBJECT_ALT_NAME, TAG_SEQUENCE, TAG_URI, der};
 use crate::model::identity::Identity;
 
 pub mod folder;
@@ -37,10 +41,7 @@ const BACKDATED: Duration = Duration::from_secs(3600);
 /// Life of a certificate unless chosen otherwise.
 const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
-const OID_SUBJECT_ALT_NAME: [u64; 4] = [2, 5, 29, 17];
 const OID_NAME_CONSTRAINTS: [u64; 4] = [2, 5, 29, 30];
-const TAG_SEQUENCE: u8 = 0x30;
-const TAG_URI: u8 = 0x86;
 
 /// A certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,9 @@ pub enum PkiError {
     /// The certificate library refused.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// Not a certificate request.
+    #[error("not a readable certificate request")]
+    Request,
     /// The result is not usable as credentials.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -165,6 +169,12 @@ impl Authority {
         &self.root
     }
 
+    /// PEM of the authorities between this one's leaves and the root, nearest first; may be empty.
+    #[must_use]
+    pub fn intermediates_pem(&self) -> &str {
+        &self.intermediates
+    }
+
     /// PEM of this authority's private key.
     #[must_use]
     pub fn key_pem(&self) -> String {
@@ -177,6 +187,17 @@ impl Authority {
     /// [`PkiError::Certificate`].
     pub fn issue(&self, leaf: &Leaf) -> Result<Issued, PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = self.sign(leaf, &key)?;
+        Ok(Issued {
+            leaf: certificate.pem(),
+            intermediates: self.intermediates.clone(),
+            key: key.serialize_pem(),
+            roots: self.root.clone(),
+        })
+    }
+
+    /// Issues a certificate for a key that stays with its owner.
+    fn sign(&self, leaf: &Leaf, key: &impl PublicKeyData) -> Result<Certificate, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.not_before = leaf.not_before.into();
@@ -191,13 +212,22 @@ impl Authority {
             extension.set_criticality(true);
             params.custom_extensions.push(extension);
         }
-        let certificate = params.signed_by(&key, &self.issuer())?;
-        Ok(Issued {
-            leaf: certificate.pem(),
-            intermediates: self.intermediates.clone(),
-            key: key.serialize_pem(),
-            roots: self.root.clone(),
-        })
+        Ok(params.signed_by(key, &self.issuer())?)
+    }
+
+    /// Issues a certificate for the key of a certificate request (PEM), as an authority does that is
+    /// asked over the network. It says what `leaf` says. PEM, without what is above it.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn sign_request(&self, request: &str, leaf: &Leaf) -> Result<String, PkiError> {
+        let (_, block) =
+            x509_parser::pem::parse_x509_pem(request.as_bytes()).map_err(|_| PkiError::Request)?;
+        let (_, request) =
+            X509CertificationRequest::from_der(&block.contents).map_err(|_| PkiError::Request)?;
+        let key = &request.certification_request_info.subject_pki;
+        let key = RequestedKey(key.subject_public_key.data.to_vec());
+        Ok(self.sign(leaf, &key)?.pem())
     }
 
     /// Sound credentials for `identity`.
@@ -212,6 +242,19 @@ impl Authority {
     ) -> Result<Credentials, PkiError> {
         let material = self.issue(&Leaf::new(identity, now))?.material();
         Ok(Credentials::load(identity, &material, options, now)?)
+    }
+}
+
+/// A public key on P-256, as an uncompressed point.
+struct RequestedKey(Vec<u8>);
+
+impl PublicKeyData for RequestedKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
     }
 }
 
@@ -238,17 +281,4 @@ fn authority_params(
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
-}
-
-/// One DER element. Lengths up to 65535.
-fn der(tag: u8, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
-    let [high, low] = length.to_be_bytes();
-    let mut element = match length {
-        0..=0x7f => vec![tag, low],
-        0x80..=0xff => vec![tag, 0x81, low],
-        _ => vec![tag, 0x82, high, low],
-    };
-    element.extend_from_slice(&value[..usize::from(length)]);
-    element
 }

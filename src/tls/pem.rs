@@ -48,6 +48,12 @@ pub fn decode_certificate(pem: &[u8]) -> Option<Vec<u8>> {
     Some(der.as_ref().to_vec())
 }
 
+/// The first certificate of a PEM text, as one PEM block.
+#[must_use]
+pub fn first_certificate(pem: &[u8]) -> Option<String> {
+    decode_certificate(pem).map(|der| encode("CERTIFICATE", &der))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

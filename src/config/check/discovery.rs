@@ -1,5 +1,6 @@
 //! The control plane: where it is, how it is believed, what it is told (spec: xds.md 1 and 2.2).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::problem::{ProblemKind, excerpt};
@@ -10,18 +11,22 @@ use super::super::server::{
     TokenSource,
 };
 use super::super::unbuilt::{METADATA_READ, NO_CONTROL_PLANE};
-use super::super::value::{Bool, Headers, Name, PathText, Roots, SecretText, Server, header};
+use super::super::value::{Bool, Headers, Kind, Name, PathText, Roots, SecretText, Server, header};
 use super::resolve;
 use super::resolver::Resolver;
 
 /// Where a mesh's own control plane is, seen from a pod.
 const IN_CLUSTER: (&str, u16) = ("istiod.istio-system.svc", 15_012);
 
-pub(super) fn discovery(r: &mut Resolver, node_name: Option<&Arc<str>>) -> Option<Discovery> {
-    let default = r.raw.in_cluster.then(|| ServerAddress::Tls {
+pub(super) fn in_cluster() -> ServerAddress {
+    ServerAddress::Tls {
         host: IN_CLUSTER.0.into(),
         port: IN_CLUSTER.1,
-    });
+    }
+}
+
+pub(super) fn discovery(r: &mut Resolver, node_name: Option<&Arc<str>>) -> Option<Discovery> {
+    let default = r.raw.in_cluster.then(in_cluster);
     let Some(address) = r.get(Key::XdsAddress, default, &Server) else {
         without(r);
         return None;
@@ -44,11 +49,13 @@ pub(super) fn discovery(r: &mut Resolver, node_name: Option<&Arc<str>>) -> Optio
     let cache_dir = r
         .optional_with_origin(Key::XdsCacheDir, &PathText)
         .map(|(dir, origin)| resolve(&r.raw.base_dir, &origin, dir));
+    let given = std::mem::take(&mut r.raw.xds_headers);
+    let from_file = r.optional(Key::XdsHeaders, &Headers).unwrap_or_default();
     Some(Discovery {
         address,
         roots,
         alt_hostname: r.optional(Key::XdsAltHostname, &Name),
-        headers: headers(r),
+        headers: [from_file, headers(r, given)].concat(),
         on_demand: r.get(Key::XdsOnDemand, false, &Bool),
         cache_dir,
         node: node(r, node_name),
@@ -58,6 +65,7 @@ pub(super) fn discovery(r: &mut Resolver, node_name: Option<&Arc<str>>) -> Optio
 /// The token, for whoever talks to the control plane or its certificate authority.
 pub(super) fn auth_token(r: &mut Resolver, used: bool) -> TokenSource {
     if !used {
+        check(r, Key::AuthToken, &SecretText, NO_CONTROL_PLANE);
         return TokenSource::Default;
     }
     match r.optional(Key::AuthToken, &SecretText) {
@@ -73,9 +81,9 @@ pub(super) fn auth_token(r: &mut Resolver, used: bool) -> TokenSource {
     }
 }
 
-fn headers(r: &mut Resolver) -> Vec<Header> {
-    let mut headers = r.optional(Key::XdsHeaders, &Headers).unwrap_or_default();
-    let given = std::mem::take(&mut r.raw.xds_headers);
+/// Extra headers, by the ends of their variables' names.
+pub(super) fn headers(r: &mut Resolver, given: BTreeMap<String, Candidate>) -> Vec<Header> {
+    let mut headers = Vec::with_capacity(given.len());
     for (name, candidate) in given {
         match header(&name, &candidate.text) {
             Some(header) => headers.push(header),
@@ -128,19 +136,19 @@ fn metadata_json(r: &mut Resolver) -> Vec<(Arc<str>, Arc<str>)> {
 
 /// Without a control plane: everything that only concerns one is checked, and has no effect.
 fn without(r: &mut Resolver) {
-    check(r, Key::XdsRootCa, &Roots);
-    check(r, Key::XdsAltHostname, &Name);
-    check(r, Key::XdsHeaders, &Headers);
-    check(r, Key::XdsOnDemand, &Bool);
-    check(r, Key::XdsCacheDir, &PathText);
-    check(r, Key::AuthToken, &SecretText);
+    let unused = NO_CONTROL_PLANE;
+    check(r, Key::XdsRootCa, &Roots, unused);
+    check(r, Key::XdsAltHostname, &Name, unused);
+    check(r, Key::XdsHeaders, &Headers, unused);
+    check(r, Key::XdsOnDemand, &Bool, unused);
+    check(r, Key::XdsCacheDir, &PathText, unused);
     for key in [
         Key::InstanceIp,
         Key::InstanceIps,
         Key::PodName,
         Key::PodNamespace,
     ] {
-        check(r, key, &Name);
+        check(r, key, &Name, unused);
     }
     let variables = |c: &Candidate| matches!(c.origin, super::Origin::Env(_));
     let metadata = r.raw.mesh.metadata.iter();
@@ -157,10 +165,11 @@ fn without(r: &mut Resolver) {
     }
 }
 
-fn check<K: super::super::value::Kind>(r: &mut Resolver, key: Key, kind: &K) {
+/// Checks a setting that has no effect because of `why`.
+pub(super) fn check<K: Kind>(r: &mut Resolver, key: Key, kind: &K, why: &'static str) {
     if let Some((value, origin)) = r.winner(key, kind)
         && kind.show(&value) != "false"
     {
-        r.warn(origin, key, ProblemKind::NoEffect(NO_CONTROL_PLANE));
+        r.warn(origin, key, ProblemKind::NoEffect(why));
     }
 }

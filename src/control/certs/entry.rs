@@ -56,6 +56,11 @@ impl Entry {
         self.held.as_ref().map(|held| &held.credentials)
     }
 
+    /// Whether there is neither a certificate nor an error yet.
+    pub(super) fn is_coming(&self) -> bool {
+        self.held.is_none() && self.failure.is_none()
+    }
+
     /// What the shards get to see.
     pub(super) fn state(&self) -> CredentialState {
         match (&self.held, &self.failure) {

@@ -10,6 +10,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Changes, Fetch, FetchError, Fetched, Provider};
@@ -202,7 +203,7 @@ impl Files {
 }
 
 impl Provider for Files {
-    fn fetch<'a>(&'a self, identity: &'a Identity) -> Fetch<'a> {
+    fn fetch<'a>(&'a self, identity: &'a Identity, _: Option<Arc<Credentials>>) -> Fetch<'a> {
         Box::pin(async move { self.read(identity).await.map_err(FetchError::from) })
     }
 

@@ -27,7 +27,7 @@ struct Script {
 }
 
 impl Provider for Script {
-    fn fetch<'a>(&'a self, identity: &'a Identity) -> Fetch<'a> {
+    fn fetch<'a>(&'a self, identity: &'a Identity, _: Option<Arc<Credentials>>) -> Fetch<'a> {
         self.fetches.set(self.fetches.get() + 1);
         Box::pin(async move {
             loop {
@@ -161,7 +161,7 @@ fn with_renewal<F: Future<Output = ()>>(
         .unwrap();
     let (sender, receiver) = watch::channel(needing(needed));
     LocalSet::new().block_on(&runtime, async {
-        let running = tokio::task::spawn_local(renewal.run(receiver));
+        let running = tokio::task::spawn_local(renewal.run(receiver, mpsc::channel(1).1));
         story(world, sender).await;
         // The story drops the sender, which ends the renewal.
         running.await.unwrap();
@@ -294,7 +294,10 @@ fn fetches_are_bounded_and_never_doubled() {
     renewal.need(&needing(&names));
     renewal.start_fetches();
     assert_eq!(renewal.running.len(), FETCHES_MAX);
-    renewal.fetch_soon(identity("w00"));
+    let now = world.clock.get();
+    renewal
+        .queue
+        .push(&identity("w00"), Priority::Background, now);
     let mut cx = Context::from_waker(std::task::Waker::noop());
     assert!(poll_any(&mut renewal.running, &mut cx).is_pending());
     assert_eq!(world.script.fetches.get(), FETCHES_MAX);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::config::server::{Discovery, RootSource};
+use crate::config::server::{Discovery, Header, RootSource};
 use crate::config::{Config, NodeMode, OriginalSource, ServiceAccountRef};
 
 /// The `config` member. Holds no secret: neither keys nor inline state.
@@ -14,7 +14,7 @@ pub fn config(config: &Config) -> Value {
     let listeners = &config.listeners;
     let workload = config.mode.workload();
     let discovery = config.discovery.as_ref();
-    json!({
+    let mut members = json!({
         "proxy": config.enable_proxy,
         "dnsProxy": false,
         "windowSize": config.http2.stream_window,
@@ -47,7 +47,7 @@ pub fn config(config: &Config) -> Value {
         "xdsAddress": discovery.map(|d| d.address.to_string()),
         "xdsRootCert": discovery.map(|d| roots(&d.roots)),
         "altXdsHostname": discovery.and_then(|d| d.alt_hostname.as_deref()),
-        "xdsHeaders": discovery.map(headers).unwrap_or_default(),
+        "xdsHeaders": discovery.map(|d| headers(&d.headers)).unwrap_or_default(),
         "xdsOnDemand": discovery.is_some_and(|d| d.on_demand),
         "xdsCacheDir": discovery
             .and_then(|d| d.cache_dir.as_ref())
@@ -67,6 +67,22 @@ pub fn config(config: &Config) -> Value {
         "localhostAppTunnel": config.localhost_app_tunnel,
         "ipv6Enabled": config.ipv6_enabled,
         "enableEnhancedBaggage": config.response_baggage,
+    });
+    if let (Value::Object(all), Value::Object(more)) = (&mut members, authority(config)) {
+        all.extend(more);
+    }
+    members
+}
+
+fn authority(config: &Config) -> Value {
+    let authority = config.authority.as_ref();
+    json!({
+        "caAddress": authority.map(|ca| ca.address.to_string()),
+        "caRootCert": authority.map(|ca| roots(&ca.roots)),
+        "altCaHostname": authority.and_then(|ca| ca.alt_hostname.as_deref()),
+        "caHeaders": authority.map(|ca| headers(&ca.headers)).unwrap_or_default(),
+        "secretTtl": authority.map(|ca| duration(ca.ttl)),
+        "caRenewWithCertificate": authority.is_some_and(|ca| ca.renew_with_certificate),
     })
 }
 
@@ -79,9 +95,9 @@ fn roots(roots: &RootSource) -> Value {
 }
 
 /// Values may be credentials: only their names and lengths are shown.
-fn headers(discovery: &Discovery) -> Vec<Value> {
-    let headers = discovery.headers.iter();
+fn headers(headers: &[Header]) -> Vec<Value> {
     headers
+        .iter()
         .map(|header| json!([&*header.name, format!("{:?}", header.value)]))
         .collect()
 }

@@ -92,6 +92,25 @@ impl Headers {
     /// # Errors
     /// [`HeadersError`].
     pub async fn read(&self) -> Result<MetadataMap, HeadersError> {
+        let mut map = self.without_token()?;
+        if let Some((token, origin)) = self.token().await? {
+            // A file made by hand ends in a line break, which no token does.
+            let token = token.trim_end();
+            if token.is_empty() {
+                return Err(HeadersError::Empty { origin });
+            }
+            let mut bearer = value(&format!("Bearer {token}"), &origin)?;
+            bearer.set_sensitive(true);
+            map.insert(TOKEN_HEADER, bearer);
+        }
+        Ok(map)
+    }
+
+    /// The same for a server that knows us by our certificate.
+    ///
+    /// # Errors
+    /// [`HeadersError::Characters`].
+    pub fn without_token(&self) -> Result<MetadataMap, HeadersError> {
         let mut map = MetadataMap::new();
         for header in &self.extra {
             let name = AsciiMetadataKey::from_bytes(header.name.as_bytes());
@@ -103,16 +122,6 @@ impl Headers {
             map.insert(name, value);
         }
         map.insert(CLUSTER_HEADER, value(&self.cluster_id, "the cluster id")?);
-        if let Some((token, origin)) = self.token().await? {
-            // A file made by hand ends in a line break, which no token does.
-            let token = token.trim_end();
-            if token.is_empty() {
-                return Err(HeadersError::Empty { origin });
-            }
-            let mut bearer = value(&format!("Bearer {token}"), &origin)?;
-            bearer.set_sensitive(true);
-            map.insert(TOKEN_HEADER, bearer);
-        }
         Ok(map)
     }
 

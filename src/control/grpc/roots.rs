@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use crate::config::limits::IDENTITY_FILE_BYTES_MAX;
 use crate::config::raw::read_bounded;
 use crate::config::server::RootSource;
@@ -18,6 +20,25 @@ const SYSTEM_BUNDLES: [&str; 5] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// Tells one version of the roots from another. All versions that cannot be read are one.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Stamp(Option<Vec<u8>>);
+
+impl Stamp {
+    /// Of the roots as they are now. Those that no file holds never change.
+    pub async fn of(source: &RootSource) -> Self {
+        let RootSource::File(path) = source else {
+            return Self::default();
+        };
+        let path = path.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let text = read_bounded(&path, IDENTITY_FILE_BYTES_MAX).ok()?;
+            Some(digest(&SHA256, text.as_bytes()).as_ref().to_vec())
+        });
+        Self(reading.await.ok().flatten())
+    }
+}
 
 /// No roots.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +122,23 @@ mod tests {
         assert_eq!(pem.bytes, b"text");
         let none = load(&RootSource::System, [absent.as_path()]).unwrap_err();
         assert!(none.to_string().contains("none of"), "{none}");
+    }
+
+    #[tokio::test]
+    async fn a_stamp_changes_with_the_content_of_a_file_and_with_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("root.pem");
+        let source = RootSource::File(path.clone());
+        let absent = Stamp::of(&source).await;
+        std::fs::write(&path, "one").unwrap();
+        let one = Stamp::of(&source).await;
+        assert_ne!(absent, one);
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!(Stamp::of(&source).await, one, "written again");
+        std::fs::write(&path, "two").unwrap();
+        assert_ne!(Stamp::of(&source).await, one);
+        let text = RootSource::Pem("text".into());
+        assert_eq!(Stamp::of(&text).await, Stamp::of(&RootSource::System).await);
     }
 
     #[test]

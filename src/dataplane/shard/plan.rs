@@ -1,5 +1,6 @@
 //! What a shard is built from and what it is told.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use super::super::balance::{Handed, Neighbour};
 use super::super::demand::Asker;
 use super::super::rt::{Inbox, Mailbox};
 use crate::config::{Config, ForwardTarget};
+use crate::model::identity::Identity;
 use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::Subscription;
 use crate::telemetry::ShardTelemetry;
@@ -31,6 +33,31 @@ pub enum Message {
     Ping(u64),
     /// Serve a connection that another shard accepted.
     Adopt(Handed),
+}
+
+/// Tells the control thread that a connection waits for the certificate of a local identity. False: it
+/// takes no more now.
+#[derive(Clone)]
+pub struct CertificateAsker(Arc<dyn Fn(&Identity) -> bool + Send + Sync>);
+
+impl CertificateAsker {
+    /// By this function.
+    #[must_use]
+    pub fn new(ask: impl Fn(&Identity) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    /// Asks; whether that was taken.
+    #[must_use]
+    pub fn asks(&self, identity: &Identity) -> bool {
+        (self.0)(identity)
+    }
+}
+
+impl fmt::Debug for CertificateAsker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CertificateAsker")
+    }
 }
 
 /// A bound listening socket and what it is for.
@@ -86,6 +113,8 @@ pub struct Plan {
     pub open: bool,
     /// Asks for addresses that are not known, where they come on demand.
     pub asker: Option<Asker>,
+    /// Asks for certificates, where they can be had at any time.
+    pub certificates: Option<CertificateAsker>,
     /// Descriptor limit of the process.
     pub descriptors: u64,
 }

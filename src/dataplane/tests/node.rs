@@ -16,7 +16,9 @@ use crate::config::{
 };
 use crate::dataplane::demand::Asker;
 use crate::dataplane::rt;
-use crate::dataplane::shard::{self, ListenerRole, Message, Plan, PlannedListener, ShardMailbox};
+use crate::dataplane::shard::{
+    self, CertificateAsker, ListenerRole, Message, Plan, PlannedListener, ShardMailbox,
+};
 use crate::model::identity::Identity;
 use crate::model::workload::{Workload, WorkloadProtocol};
 use crate::snapshot::Snapshot;
@@ -61,6 +63,7 @@ pub(super) fn config() -> Config {
         discovery: None,
         auth_token: crate::config::server::TokenSource::Default,
         identity_dir: None,
+        authority: None,
         tls: TlsConfig::default(),
         http2: Http2::default(),
         pool: Pool::default(),
@@ -92,6 +95,8 @@ pub(super) struct Node {
     pub(super) open: bool,
     /// How it asks for addresses.
     pub(super) asker: Option<Asker>,
+    /// How it asks for certificates.
+    pub(super) certificates: Option<CertificateAsker>,
 }
 
 /// Any port of the usual loopback address.
@@ -126,6 +131,7 @@ impl Node {
             transparent: false,
             open: true,
             asker: None,
+            certificates: None,
         }
     }
 
@@ -165,6 +171,7 @@ impl Node {
             heartbeat: Arc::new(AtomicU64::new(0)),
             open: self.open,
             asker: self.asker,
+            certificates: self.certificates,
             descriptors: 20_000,
         };
         let thread = std::thread::spawn(move || shard::run(plan, |_| {}));

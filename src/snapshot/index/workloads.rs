@@ -77,6 +77,10 @@ impl WorkloadIndex {
         self.local_identities.keys()
     }
 
+    pub(in crate::snapshot) fn has_local_identity(&self, identity: &Identity) -> bool {
+        self.local_identities.contains_key(identity)
+    }
+
     pub(in crate::snapshot) fn is_local(&self, workload: &Workload) -> bool {
         self.local_node.is_empty() || workload.node == self.local_node
     }

@@ -6,10 +6,11 @@ use std::time::SystemTime;
 
 use rcgen::ExtendedKeyUsagePurpose;
 
-use super::{BACKDATED, LIFETIME, TAG_SEQUENCE, TAG_URI, der};
+use super::{BACKDATED, LIFETIME};
 use crate::model::identity::Identity;
 use crate::tls::TlsOptions;
 use crate::tls::credentials::{Credentials, CredentialsError, Material, Pem};
+use crate::tls::der::{TAG_SEQUENCE, TAG_URI, der};
 use crate::tls::pem;
 
 /// Forms of RFC 5280 `GeneralName`.

@@ -547,8 +547,9 @@ const VARIABLES: &[(&str, &str, &str)] = &[
     (
         "CA_ADDRESS",
         "istiod:15012",
-        "unset it and give CORELANE_IDENTITY_DIR",
+        "contradicts identityDir: certificates come from one place",
     ),
+    ("SECRET_TTL", "a day", "a duration such as"),
     (
         "CRL_PATH",
         "/crl.pem",

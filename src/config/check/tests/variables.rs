@@ -48,6 +48,7 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("CA_HEADER_FOO", "foo", Warned),
     ("AUTH_TOKEN", "secret", Warned),
     ("SECRET_TTL", "24h", Warned),
+    ("CORELANE_CA_RENEW_WITH_CERTIFICATE", "true", Warned),
     ("FAKE_CA", "true", Refused),
     ("CRL_PATH", "/crl", Refused),
     ("ISTIO_META_CLUSTER_ID", "c", Used),
@@ -236,6 +237,82 @@ fn facts_of_the_node_headers_and_token_reach_the_configuration() {
     assert!(!shown.contains("hunter2"), "a token is never shown");
 }
 
+/// Variables that have an effect once there is a certificate authority.
+const WITH_AUTHORITY: &[(&str, &str, Fate)] = &[
+    ("CA_ROOT_CA", "SYSTEM", Used),
+    ("ALT_CA_HOSTNAME", "h", Used),
+    ("SECRET_TTL", "1h", Used),
+    ("SECRET_TTL", "0s", Refused),
+    ("AUTH_TOKEN", "secret", Used),
+    ("CORELANE_CA_RENEW_WITH_CERTIFICATE", "true", Used),
+    ("CA_ADDRESS", "http://127.0.0.1:15010", Warned),
+    ("CA_HEADER_TE", "x", Refused),
+];
+
+/// [`DEDICATED`] with an authority instead of the directory.
+fn with_authority(extra: &[(&'static str, &'static str)]) -> Result<Checked, ConfigErrors> {
+    let env: Vec<_> = DEDICATED
+        .iter()
+        .copied()
+        .filter(|variable| variable.0 != "CORELANE_IDENTITY_DIR")
+        .chain([("CA_ADDRESS", "https://istiod:15012")])
+        .chain(extra.iter().copied())
+        .collect();
+    check(raw(&env, &[], &[]))
+}
+
+#[test]
+fn what_concerns_an_authority_is_used_when_there_is_one() {
+    for &(name, text, fate) in WITH_AUTHORITY {
+        let own = Origin::Env(name.to_owned());
+        match with_authority(&[(name, text)]) {
+            Ok(checked) => {
+                let used = checked.settings.iter().any(|s| s.origin == own);
+                let warned = checked.warnings.iter().any(|p| p.origin == own);
+                assert_eq!(warned, fate == Warned, "{name}={text}");
+                assert!(used, "{name}={text}");
+            }
+            Err(errors) => {
+                assert_eq!(fate, Refused, "{name}={text}: {errors}");
+                assert!(errors.0.iter().any(|problem| problem.origin == own));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_authority_reaches_the_configuration_with_its_headers_and_defaults() {
+    let checked = with_authority(&[("CA_HEADER_HEADER_BAZ", "baz")]).unwrap();
+    assert_eq!(checked.warnings, []);
+    assert_eq!(checked.config.identity_dir, None);
+    let authority = checked.config.authority.unwrap();
+    assert_eq!(authority.address.to_string(), "https://istiod:15012");
+    let [header] = authority.headers.as_slice() else {
+        panic!("{:?}", authority.headers);
+    };
+    assert_eq!(
+        (&*header.name, header.value.reveal()),
+        ("header_baz", "baz")
+    );
+    assert_eq!(authority.ttl, Duration::from_hours(24));
+    assert!(!authority.renew_with_certificate);
+}
+
+#[test]
+fn certificates_come_from_the_directory_or_the_authority_never_from_both() {
+    let error = with_env(&[("CA_ADDRESS", "https://istiod:15012")]).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("CA_ADDRESS: contradicts identityDir"),
+        "{text}"
+    );
+    // In a cluster, where the authority is only a default, a directory is what counts.
+    let checked = with_env(&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]).unwrap();
+    assert!(checked.config.identity_dir.is_some() && checked.config.authority.is_none());
+    let checked = with_authority(&[("CA_ADDRESS", ""), ("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
+    assert_eq!(checked.unwrap().config.authority, None, "switched off");
+}
+
 #[test]
 fn the_file_knows_the_control_plane_too() {
     let file = "mode: node\nidentityDir: i\nshards: {count: 1}\nxds: {address: 'unix:/run/xds', \
@@ -258,7 +335,8 @@ fn in_a_cluster_the_control_plane_of_the_mesh_is_the_default() {
         .filter(|variable| !["XDS_ADDRESS", "LOCAL_XDS_PATH"].contains(&variable.0))
         .chain([("KUBERNETES_SERVICE_HOST", "10.0.0.1")])
         .collect();
-    let discovery = check(raw(&env, &[], &[])).unwrap().config.discovery;
+    let config = check(raw(&env, &[], &[])).unwrap().config;
+    let discovery = config.discovery;
     let address = discovery.unwrap().address.to_string();
     assert_eq!(address, "https://istiod.istio-system.svc:15012");
     let error = check(raw(&env[..3], &[], &[])).unwrap_err().to_string();

@@ -47,7 +47,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 
 fn fetch(files: &Files, name: &str) -> Result<Fetched, String> {
     let whose = identity(name);
-    block_on(files.fetch(&whose)).map_err(|error| error.to_string())
+    block_on(files.fetch(&whose, None)).map_err(|error| error.to_string())
 }
 
 fn chmod(path: &Path, mode: u32) {
@@ -137,7 +137,7 @@ fn names_from_the_mesh_do_not_lead_out_of_the_directory() {
     let inside = dir.path().join("ns/default/sa");
     let files_below = Files::new(inside);
     let escaping = Identity::new("cluster.local", "..", "a");
-    let text = block_on(files_below.fetch(&escaping))
+    let text = block_on(files_below.fetch(&escaping, None))
         .unwrap_err()
         .to_string();
     assert!(text.contains("cannot be a namespace"), "{text}");
