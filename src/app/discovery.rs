@@ -25,6 +25,9 @@ use crate::xds::node;
 /// Changes are gathered for this long before the cache is written again.
 const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Policies of one part of a response that get a log line each.
+const POLICIES_LOGGED_MAX: usize = 20;
+
 /// A shard's question, and which shard asked.
 #[derive(Debug)]
 struct Question {
@@ -185,6 +188,10 @@ struct Published<F> {
 
 impl<F: Fn(&Snapshot)> MeshState for Published<F> {
     fn apply(&mut self, change: Change) {
+        for (key, policy) in change.policies.iter().take(POLICIES_LOGGED_MAX) {
+            let (scope, action) = (policy.scope, policy.action);
+            tracing::info!(target: "corelane::xds", ?scope, ?action, "policy {key} received");
+        }
         self.owner.borrow_mut().remote(change);
     }
 

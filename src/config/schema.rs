@@ -64,6 +64,7 @@ settings! {
     XdsAddress "xds.address" ["XDS_ADDRESS"] "control plane: `https://HOST:PORT`, `http://HOST:PORT`, `unix:PATH`; empty: none. In Kubernetes `https://istiod.istio-system.svc:15012`, elsewhere none";
     XdsRootCa "xds.rootCa" ["XDS_ROOT_CA"] "roots of the control plane: a PEM file, PEM text or `SYSTEM`; else `./var/run/secrets/istio/root-cert.pem`";
     XdsAltHostname "xds.altHostname" ["ALT_XDS_HOSTNAME"] "name the control plane's certificate may have instead of its host's";
+    XdsHeaders "xds.headers" [] "extra headers of each stream, a list of `NAME=VALUE`; see also `XDS_HEADER_*`";
     XdsOnDemand "xds.onDemand" ["XDS_ON_DEMAND"] "ask for addresses when they are needed instead of subscribing to all; default `false`";
     XdsCacheDir "xds.cacheDir" ["CORELANE_XDS_CACHE_DIR"] "folder that keeps the last accepted resources, for a start without the control plane; none: nothing is kept";
     AuthToken "authToken" ["AUTH_TOKEN"] "token shown to the control plane: a file or the token itself; else `./var/run/secrets/tokens/istio-token`, if it exists";

@@ -36,6 +36,14 @@ fn nodes_wait_for_their_control_plane_then_follow_it() {
     let mut open = mesh.connect();
     assert_eq!(apps::round_trip(&mut open, b"hello").unwrap(), b"hello");
 
+    // A policy for another port changes nothing.
+    to_server.push(
+        AUTHORIZATION,
+        vec![deny_port("other", mesh.app_port() + 1)],
+        &[],
+    );
+    assert_eq!(apps::round_trip(&mut open, b"hello").unwrap(), b"hello");
+    to_server.push(AUTHORIZATION, vec![], &["default/other"]);
     // A policy closes what it denies, at once, and stops what comes.
     to_server.push(AUTHORIZATION, vec![deny_port("no", mesh.app_port())], &[]);
     assert_eq!(dumped(&server, "policies")[0]["name"], "no");

@@ -11,7 +11,7 @@ use super::super::server::{
     TokenSource,
 };
 use super::super::unbuilt::{METADATA_READ, NO_CONTROL_PLANE};
-use super::super::value::{Bool, Kind, Name, PathText, Roots, SecretText, Server, header};
+use super::super::value::{Bool, Headers, Kind, Name, PathText, Roots, SecretText, Server, header};
 use super::resolve;
 use super::resolver::Resolver;
 
@@ -50,11 +50,12 @@ pub(super) fn discovery(r: &mut Resolver, node_name: Option<&Arc<str>>) -> Optio
         .optional_with_origin(Key::XdsCacheDir, &PathText)
         .map(|(dir, origin)| resolve(&r.raw.base_dir, &origin, dir));
     let given = std::mem::take(&mut r.raw.xds_headers);
+    let from_file = r.optional(Key::XdsHeaders, &Headers).unwrap_or_default();
     Some(Discovery {
         address,
         roots,
         alt_hostname: r.optional(Key::XdsAltHostname, &Name),
-        headers: headers(r, given),
+        headers: [from_file, headers(r, given)].concat(),
         on_demand: r.get(Key::XdsOnDemand, false, &Bool),
         cache_dir,
         node: node(r, node_name),
@@ -138,6 +139,7 @@ fn without(r: &mut Resolver) {
     let unused = NO_CONTROL_PLANE;
     check(r, Key::XdsRootCa, &Roots, unused);
     check(r, Key::XdsAltHostname, &Name, unused);
+    check(r, Key::XdsHeaders, &Headers, unused);
     check(r, Key::XdsOnDemand, &Bool, unused);
     check(r, Key::XdsCacheDir, &PathText, unused);
     for key in [

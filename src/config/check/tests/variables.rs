@@ -314,6 +314,20 @@ fn certificates_come_from_the_directory_or_the_authority_never_from_both() {
 }
 
 #[test]
+fn the_file_knows_the_control_plane_too() {
+    let file = "mode: node\nidentityDir: i\nshards: {count: 1}\nxds: {address: 'unix:/run/xds', \
+                headers: [A=1, B=2], onDemand: true, cacheDir: kept}\nauthToken: t\n\
+                instance: {ip: 10.0.0.1}\n";
+    let checked = with_file(file).unwrap();
+    let discovery = checked.config.discovery.unwrap();
+    assert_eq!(discovery.address.to_string(), "unix:/run/xds");
+    assert_eq!(discovery.headers.len(), 2);
+    assert!(discovery.on_demand);
+    let kept = discovery.cache_dir.unwrap();
+    assert_eq!(kept, PathBuf::from("/etc/corelane/kept"), "beside the file");
+}
+
+#[test]
 fn in_a_cluster_the_control_plane_of_the_mesh_is_the_default() {
     let env: Vec<_> = DEDICATED
         .iter()
