@@ -1,5 +1,7 @@
 //! A certificate authority on loopback, over TLS: signs what it is asked for and says so.
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,9 +10,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use corelane::model::identity::Identity;
-use corelane::proto::ca::istio_certificate_service_server::{
-    IstioCertificateService, IstioCertificateServiceServer,
-};
 use corelane::proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use corelane::tls::dev_pki::{Authority, Leaf};
 use hyper::body::Incoming;
@@ -22,10 +21,12 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
-use tonic::codegen::Service as _;
+use tonic::server::UnaryService;
 use tonic::{Request, Response, Status};
 
 use crate::plane::PATIENCE;
+
+const METHOD: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
 /// What it issued.
 #[derive(Debug)]
@@ -52,9 +53,17 @@ struct Signer {
     issued: blocking::Sender<Issued>,
 }
 
-#[tonic::async_trait]
-impl IstioCertificateService for Signer {
-    async fn create_certificate(
+impl UnaryService<IstioCertificateRequest> for Signer {
+    type Response = IstioCertificateResponse;
+    type Future = Ready<Result<Response<IstioCertificateResponse>, Status>>;
+
+    fn call(&mut self, request: Request<IstioCertificateRequest>) -> Self::Future {
+        ready(self.sign(request))
+    }
+}
+
+impl Signer {
+    fn sign(
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
@@ -177,14 +186,18 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, signer: Signer) {
             let Ok(session) = tls.accept(socket).await else {
                 return;
             };
-            let service = IstioCertificateServiceServer::new(signer);
-            let adapted = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-                let mut service = service.clone();
-                async move { service.call(request.map(Body::new)).await }
+            let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+                assert_eq!(request.uri().path(), METHOD);
+                let signer = signer.clone();
+                async move {
+                    let mut grpc = tonic::server::Grpc::new(tonic_prost::ProstCodec::default());
+                    let answer = grpc.unary(signer, request.map(Body::new)).await;
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             // A node that goes away is not the authority's business.
-            let _ = http2.serve_connection(TokioIo::new(session), adapted).await;
+            let _ = http2.serve_connection(TokioIo::new(session), service).await;
         });
     }
 }
