@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::node::{DRIVERS, Pair, Plans, exchange, is_reset, patient, until, workload};
+use super::node::{DRIVERS, Pair, Plans, exchange, is_reset, until, workload};
 use crate::dataplane::shard::Message;
 use crate::model::identity::Identity;
 use crate::telemetry::counters::Role;
@@ -82,11 +82,12 @@ fn a_peer_that_is_revoked_loses_its_open_tunnel_and_gets_no_new_one() {
             checking.logged("peer certificate revoked by CRL");
             let rejected = checking.counters.crl_rejections(role);
             assert_eq!(rejected.get(), 1);
-            // The next one does not come about.
-            let mut next = patient(pair.client.connect());
-            assert!(is_reset(&mut next));
-            until("the refusal", || rejected.get() == 2);
-            drop((client, served, next));
+            // No other comes about. The first may still find the old tunnel, on its way out.
+            until("a refusal", || {
+                assert!(is_reset(&mut pair.client.connect()));
+                rejected.get() >= 2
+            });
+            drop((client, served));
             pair.stop(|| Message::Drain);
         }
     }
