@@ -99,10 +99,6 @@ struct Published {
     synced: bool,
 }
 
-#[expect(
-    clippy::disallowed_types,
-    reason = "the test looks at what the conversation owns"
-)]
 struct Shown {
     builder: Builder,
     shown: Rc<RefCell<Published>>,
@@ -126,10 +122,6 @@ impl MeshState for Shown {
     fn received(&mut self, _: Received) {}
 }
 
-#[expect(
-    clippy::disallowed_types,
-    reason = "the test looks at what the conversation owns"
-)]
 struct World {
     peers: mpsc::UnboundedReceiver<Peer>,
     look_ups: mpsc::Sender<LookUp>,
