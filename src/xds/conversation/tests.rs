@@ -119,6 +119,8 @@ impl MeshState for Shown {
         self.shown.borrow_mut().synced = true;
     }
 
+    fn connected(&mut self, _: bool) {}
+
     fn received(&mut self, _: Received) {}
 }
 
