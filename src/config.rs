@@ -15,11 +15,11 @@ mod defaults;
 mod file;
 mod host;
 mod mesh;
+mod shown;
 mod unbuilt;
 mod value;
 mod yaml;
 
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,6 +82,8 @@ pub struct Config {
     pub auth_token: TokenSource,
     /// Certificates: `DIR/ns/NAMESPACE/sa/SERVICE_ACCOUNT/{tls.crt,tls.key,ca.crt}`.
     pub identity_dir: Option<PathBuf>,
+    /// Revocation lists that peers are checked against.
+    pub crl_path: Option<PathBuf>,
     /// Certificates from an authority; never together with `identity_dir`.
     pub authority: Option<CertificateAuthority>,
     /// Versions and groups.
@@ -381,20 +383,5 @@ pub const fn wildcard(ipv6_enabled: bool, port: u16) -> SocketAddr {
         SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
     } else {
         SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
-    }
-}
-
-impl fmt::Display for ForwardTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Hostname(host, port) => write!(f, "{host}:{port}"),
-        }
-    }
-}
-
-impl fmt::Display for ServiceAccountRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.service_account)
     }
 }

@@ -9,5 +9,6 @@ pub mod http;
 pub mod local_state;
 pub mod logging;
 pub mod readiness;
+pub mod revocation;
 mod spelling;
 pub mod watch;

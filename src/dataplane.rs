@@ -29,6 +29,7 @@ mod pool;
 mod proxy_protocol;
 mod recheck;
 mod relay;
+mod revocation;
 pub mod rt;
 pub mod shard;
 mod socket_options;

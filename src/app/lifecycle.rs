@@ -24,6 +24,7 @@ use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
 use crate::control::logging::{Filter, Logging, writer_options};
 use crate::control::readiness::Readiness;
+use crate::control::revocation::RevocationFileError;
 use crate::dataplane::balance::Neighbour;
 use crate::dataplane::rt;
 use crate::dataplane::shard::Plan;
@@ -49,6 +50,9 @@ pub enum StartError {
     /// The local state is unusable.
     #[error(transparent)]
     State(#[from] LocalStateError),
+    /// The revocation lists are unusable.
+    #[error("revocation lists: {0}")]
+    Revocation(#[from] RevocationFileError),
     /// A data-plane listener could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -132,7 +136,7 @@ async fn node(
     let proxy_task = readiness.task("proxy");
     let recorder = recorder::install().map_err(|error| StartError::Log(error.to_string()))?;
     let state = State::load(&config).map_err(StartError::from)?;
-    let certificates = Rc::new(Certificates::start(&config, &state.current()).await);
+    let certificates = Certificates::start(&config, &state.current()).await?;
     let endpoints = servers::bind(&config)?;
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
     let discovery = Discovery::new(&config);

@@ -81,6 +81,9 @@ fn config(r: &mut Resolver) -> Option<Config> {
     let illegal_ports = listeners::illegal_ports(&listeners);
     let discovery = discovery::discovery(r, node_name.as_ref());
     let (identity_dir, authority) = authority::source(r);
+    let crl_path = r
+        .optional_with_origin(Key::CrlPath, &PathText)
+        .map(|(path, origin)| resolve(&r.raw.base_dir, &origin, path));
     let auth_token = discovery::auth_token(r, discovery.is_some() || authority.is_some());
     let local_state = local_state(r, discovery.is_some());
     dns(r);
@@ -109,6 +112,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
         auth_token,
         identity_dir,
         authority,
+        crl_path,
         tls: sections::tls(r),
         http2: sections::http2(r),
         pool: sections::pool(r),

@@ -311,7 +311,7 @@ impl RawConfig {
                     };
                     self.problem(origin(), "", kind);
                 }
-                (Rule::RefuseValue | Rule::RefuseTrue, _) => {
+                (Rule::RefuseTrue, _) => {
                     let (what, instead) = (variable.what.to_owned(), variable.instead);
                     self.problem(origin(), "", ProblemKind::NotBuilt { what, instead });
                 }

@@ -78,6 +78,7 @@ settings! {
     CaAltHostname "ca.altHostname" ["ALT_CA_HOSTNAME"] "name the authority's certificate may have instead of its host's";
     SecretTtl "ca.secretTtl" ["SECRET_TTL"] "life of certificates that is asked for; default `24h`";
     CaRenewWithCertificate "ca.renewWithCertificate" ["CORELANE_CA_RENEW_WITH_CERTIFICATE"] "renew with the certificate in use as credential, where the token is given once (VM); default `false`";
+    CrlPath "crlPath" ["CRL_PATH"] "file of revocation lists that peers are checked against, read again when it changes";
     Tls12 "tls.tls12" ["TLS12_ENABLED"] "take TLS 1.2 besides 1.3";
     CompliancePolicy "tls.compliancePolicy" ["COMPLIANCE_POLICY"] "`pqc`: X25519MLKEM768 only";
     TlsRecords "tls.records" ["CORELANE_TLS_RECORDS"] "who moves TLS records: `in-place` (our record layer) or `rustls`; always `rustls` with TLS 1.2";
@@ -185,6 +186,7 @@ impl Key {
                 | Self::XdsCacheDir
                 | Self::AuthToken
                 | Self::CaRootCa
+                | Self::CrlPath
                 | Self::CaAltHostname
                 | Self::SecretTtl
                 | Self::CaRenewWithCertificate

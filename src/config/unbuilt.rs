@@ -6,8 +6,6 @@
 /// What happens when such a variable is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// Refused unless empty.
-    RefuseValue,
     /// A boolean; refused when `true`, fine when `false`.
     RefuseTrue,
     /// A warning unless empty.
@@ -34,15 +32,6 @@ pub(super) const NO_CA: &str = "this node does not talk to a certificate authori
 const NO_SHARED: &str = "only a shared node talks to a node agent";
 const NO_DNS: &str = "this version has no DNS proxy";
 
-const fn refuse(name: &'static str, what: &'static str, instead: &'static str) -> Variable {
-    Variable {
-        name,
-        rule: Rule::RefuseValue,
-        what,
-        instead,
-    }
-}
-
 const fn warn(name: &'static str, what: &'static str) -> Variable {
     Variable {
         name,
@@ -54,11 +43,6 @@ const fn warn(name: &'static str, what: &'static str) -> Variable {
 
 /// All of them. A family stands after the members that have a row of their own.
 pub(super) const VARIABLES: &[Variable] = &[
-    refuse(
-        "CRL_PATH",
-        "checking of revocation lists",
-        "unset it to accept that revoked certificates are taken",
-    ),
     Variable {
         name: "FAKE_CA",
         rule: Rule::RefuseTrue,
@@ -116,14 +100,14 @@ mod tests {
 
     #[test]
     fn variables_are_found_by_their_whole_name() {
-        assert_eq!(find("CRL_PATH").map(|v| v.rule), Some(Rule::RefuseValue));
-        assert!(find("CRL_PATHS").is_none());
+        assert_eq!(find("FAKE_CA").map(|v| v.rule), Some(Rule::RefuseTrue));
+        assert!(find("FAKE_CAS").is_none());
     }
 
     #[test]
     fn every_refusal_says_what_to_do() {
         for variable in VARIABLES {
-            let refuses = matches!(variable.rule, Rule::RefuseValue | Rule::RefuseTrue);
+            let refuses = matches!(variable.rule, Rule::RefuseTrue);
             assert_eq!(refuses, !variable.instead.is_empty(), "{}", variable.name);
         }
     }

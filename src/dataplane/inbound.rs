@@ -2,19 +2,23 @@
 
 mod stream;
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::listener::Accepted;
 use super::local;
+use super::revocation;
 use super::rt::{self, First, PollSocket};
 use super::shard::Shard;
 use super::tunnel_life::TunnelLife;
 use crate::hbone::server::{self, DrainHandle, Incoming, Server};
+use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::telemetry::counters::{Limit, Role};
 use crate::telemetry::flow::Direction;
+use crate::tls::revocation::Revocable;
 use crate::tls::{self, Peer, TlsStream};
 
 #[cfg(test)]
@@ -33,8 +37,21 @@ pub(super) struct Tunnel {
     peer: Peer,
     /// Applications are dialled from the client's address.
     transparent: bool,
+    /// The peer was revoked.
+    revoked: Cell<bool>,
     /// Ends it.
     handle: DrainHandle,
+}
+
+impl Tunnel {
+    /// Why a stream ended that ended for `reason`: with a revoked peer there is but one.
+    fn reason(&self, reason: CloseReason) -> CloseReason {
+        if self.revoked.get() {
+            CloseReason::Revoked
+        } else {
+            reason
+        }
+    }
 }
 
 /// Serves one connection of port 15008.
@@ -43,8 +60,8 @@ pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepte
     // Boxed: an open tunnel must not hold the room its handshake took.
     let up = Box::pin(establish(&shard, transparent, accepted));
     let ended = rt::race(shard.force.wait(), async {
-        if let Some((tunnel, server, life)) = up.await {
-            streams(&shard, &tunnel, server, life).await;
+        if let Some((tunnel, server, life, peer)) = up.await {
+            streams(&shard, &tunnel, server, life, peer).await;
         }
     })
     .await;
@@ -53,7 +70,12 @@ pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepte
     }
 }
 
-type Up = (Rc<Tunnel>, Server<TlsStream<PollSocket>>, TunnelLife);
+type Up = (
+    Rc<Tunnel>,
+    Server<TlsStream<PollSocket>>,
+    TunnelLife,
+    Option<Revocable>,
+);
 
 /// Everything before the first stream. `None`: refused, and reported.
 async fn establish(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) -> Option<Up> {
@@ -91,6 +113,8 @@ async fn establish(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) -> 
         Some(Ok(done)) => done,
         Some(Err(error)) => {
             counters.handshakes_failed(Role::Server).add(1);
+            let revoked = u64::from(error.is_revoked());
+            counters.crl_rejections(Role::Server).add(revoked);
             return refuse(&error);
         }
         None => {
@@ -107,6 +131,7 @@ async fn establish(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) -> 
         .handshake_seconds(Role::Server)
         .record(rt::now() - at);
     let life = TunnelLife::new(credentials.not_after(), peer.not_after);
+    let revocable = credentials.revocable(&peer);
     let (server, handle) = match server::handshake(tls, &shard.hbone).await {
         Ok(up) => up,
         Err(error) => return refuse(&error),
@@ -118,9 +143,10 @@ async fn establish(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) -> 
         identity,
         peer,
         transparent,
+        revoked: Cell::new(false),
         handle,
     };
-    Some((Rc::new(tunnel), server, life))
+    Some((Rc::new(tunnel), server, life, revocable))
 }
 
 /// Says who is at the other end of a new tunnel, and how it is protected.
@@ -144,6 +170,7 @@ async fn streams(
     tunnel: &Rc<Tunnel>,
     mut server: Server<TlsStream<PollSocket>>,
     life: TunnelLife,
+    peer: Option<Revocable>,
 ) {
     let _open = Gauge::raise(shard);
     let accept = async {
@@ -165,7 +192,13 @@ async fn streams(
         tunnel.handle.abort();
         std::future::pending::<()>().await;
     };
-    rt::race(accept, wind_down).await;
+    let revoked = async {
+        revocation::revoked(shard, peer.as_ref(), Role::Server).await;
+        tunnel.revoked.set(true);
+        tunnel.handle.abort();
+        std::future::pending::<()>().await;
+    };
+    rt::race(accept, rt::race(wind_down, revoked)).await;
 }
 
 /// Counts an open tunnel however it ends.

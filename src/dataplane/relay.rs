@@ -105,10 +105,7 @@ impl Around<'_> {
 
     /// The lease goes back to the pool with the stream.
     async fn outbound(self, client: Rc<Socket>, tunnel: TunnelStream) -> CloseReason {
-        let TunnelStream {
-            stream,
-            lease: _lease,
-        } = tunnel;
+        let TunnelStream { stream, lease } = tunnel;
         let mut client = TcpSide::new(client);
         let (mut recv, mut send) = stream.split();
         let relay = join(
@@ -118,6 +115,9 @@ impl Around<'_> {
         let (reason, clean) = outcome(rt::race(self.close.wait(), relay).await);
         client.clean = clean;
         reset_stream(&mut send, &reason, clean).await;
+        if lease.is_revoked() {
+            return CloseReason::Revoked;
+        }
         reason
     }
 

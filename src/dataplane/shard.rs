@@ -110,15 +110,14 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
     telemetry.counters().set_driver(driver_info(&report));
     let telemetry = Rc::new(telemetry);
     let parts = config.shards.count as u64;
-    let limits = &config.limits;
     let balance = Balance::new(index, shards);
     let kinds = listeners.iter().map(|planned| Kind::new(&config, planned));
     let shard = Rc::new(Shard {
         pool: Pool::default(),
         table: Rc::default(),
         admission: Admission::new(
-            (limits.unauthenticated_max(descriptors) / parts).max(1),
-            limits.unauthenticated_per_source,
+            (config.limits.unauthenticated_max(descriptors) / parts).max(1),
+            config.limits.unauthenticated_per_source,
         ),
         changed: Pulse::default(),
         open: Signal::default(),
@@ -128,7 +127,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         broken: Signal::default(),
         hbone: tunnel_settings::new(&config, &telemetry),
         slots: Slots::new(
-            (limits.connections_max(descriptors) / parts).max(1),
+            (config.limits.connections_max(descriptors) / parts).max(1),
             Arc::clone(balance.own()),
         ),
         balance,

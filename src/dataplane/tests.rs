@@ -13,5 +13,6 @@ mod node;
 mod plain;
 mod policies;
 mod pool;
+mod revoked;
 mod socks;
 mod tunnel;

@@ -165,6 +165,8 @@ families! {
         "Verdicts of dry-run policies, none of them enforced";
     POLICY_RECHECKS = unstable Counter "corelane_policy_rechecks" &[],
         "Open connections authorized again after a change";
+    CRL_REJECTIONS = unstable Counter "istio_crl_policy_rejections" &["reporter"],
+        "Handshakes refused and tunnels ended because the peer is revoked";
     POLICY_CLOSED = unstable Counter "corelane_policy_closed" &[],
         "Open connections closed because a change withdrew their permit";
     METRIC_SERIES = unstable Gauge "corelane_metric_series" &[],

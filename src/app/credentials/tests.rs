@@ -83,7 +83,7 @@ fn what_a_shard_asked_for_stays_needed_while_a_local_workload_has_it() {
     let mut builder = Builder::new("".into());
     let snapshot = put(&mut builder, vec![workload("w", "here", "a")]);
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let certificates = Certificates::start(&config, &snapshot).await;
+        let certificates = Certificates::start(&config, &snapshot).await.unwrap();
         let mut needs = certificates.needed.subscribe();
         assert_eq!(accounts(&needs.borrow_and_update()), [""; 0]);
         let identity = workload("w", "here", "a").identity();
@@ -108,7 +108,9 @@ fn a_directory_is_not_asked_by_connections() {
         .unwrap();
     let config = config("{mode: node, localState: s, identityDir: /nonexistent}");
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let certificates = Certificates::start(&config, &Snapshot::default()).await;
+        let certificates = Certificates::start(&config, &Snapshot::default())
+            .await
+            .unwrap();
         assert!(certificates.asker().is_none());
     });
 }

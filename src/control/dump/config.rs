@@ -77,6 +77,7 @@ pub fn config(config: &Config) -> Value {
 fn authority(config: &Config) -> Value {
     let authority = config.authority.as_ref();
     json!({
+        "crlPath": config.crl_path.as_ref().map(|path| path.display().to_string()),
         "caAddress": authority.map(|ca| ca.address.to_string()),
         "caRootCert": authority.map(|ca| roots(&ca.roots)),
         "altCaHostname": authority.and_then(|ca| ca.alt_hostname.as_deref()),

@@ -57,7 +57,7 @@ pub(in crate::dataplane) async fn serve(
             }
             Err(reason) => reason,
         };
-        open.flow.finish(&reason, rt::now());
+        open.flow.finish(&tunnel.reason(reason), rt::now());
     })
     .await;
 }

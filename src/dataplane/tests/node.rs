@@ -64,6 +64,7 @@ pub(super) fn config() -> Config {
         auth_token: crate::config::server::TokenSource::Default,
         identity_dir: None,
         authority: None,
+        crl_path: None,
         tls: TlsConfig::default(),
         http2: Http2::default(),
         pool: Pool::default(),

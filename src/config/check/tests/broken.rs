@@ -550,11 +550,6 @@ const VARIABLES: &[(&str, &str, &str)] = &[
         "contradicts identityDir: certificates come from one place",
     ),
     ("SECRET_TTL", "a day", "a duration such as"),
-    (
-        "CRL_PATH",
-        "/crl.pem",
-        "checking of revocation lists is not part of this version",
-    ),
     ("FAKE_CA", "true", "corelane dev pki"),
     ("FAKE_CA", "maybe", "is not `true` or `false`"),
     (

@@ -37,7 +37,6 @@ fn rows() -> Vec<String> {
     let unbuilt = VARIABLES.iter().map(|v| {
         let star = if v.name.ends_with('_') { "*" } else { "" };
         let (when, fate) = match v.rule {
-            Rule::RefuseValue => ("set", "refused"),
             Rule::RefuseTrue => ("`true`", "refused"),
             Rule::Warn => ("set", "warning"),
         };

@@ -50,7 +50,7 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("SECRET_TTL", "24h", Warned),
     ("CORELANE_CA_RENEW_WITH_CERTIFICATE", "true", Warned),
     ("FAKE_CA", "true", Refused),
-    ("CRL_PATH", "/crl", Refused),
+    ("CRL_PATH", "/crl", Used),
     ("ISTIO_META_CLUSTER_ID", "c", Used),
     ("ISTIO_META_SOMETHING", "x", Warned),
     ("ISTIO_META_DNS_CAPTURE", "true", Refused),
