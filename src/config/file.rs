@@ -127,9 +127,10 @@ impl FileReader<'_> {
             // The only settings that may be a list of values.
             Value::List(items) if matches!(key, Key::ListenAdmin | Key::XdsHeaders) => {
                 // No header holds a line break.
-                let (expected, separator) = match key {
-                    Key::XdsHeaders => ("a header `NAME=VALUE`", "\n"),
-                    _ => ("an address", ","),
+                let (expected, separator) = if key == Key::XdsHeaders {
+                    ("a header `NAME=VALUE`", "\n")
+                } else {
+                    ("an address", ",")
                 };
                 let mut texts = Vec::new();
                 for item in items {

@@ -84,6 +84,13 @@ pub fn run(plan: Plan, started: impl FnOnce(&DriverReport)) -> io::Result<()> {
     })?
 }
 
+fn driver_info(report: &DriverReport) -> DriverInfo {
+    DriverInfo {
+        name: report.kind.as_str(),
+        fallback: report.fallback.clone().unwrap_or_default(),
+    }
+}
+
 async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
     let Plan {
         index,
@@ -100,10 +107,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         certificates,
         descriptors,
     } = plan;
-    telemetry.counters().set_driver(DriverInfo {
-        name: report.kind.as_str(),
-        fallback: report.fallback.clone().unwrap_or_default(),
-    });
+    telemetry.counters().set_driver(driver_info(&report));
     let telemetry = Rc::new(telemetry);
     let parts = config.shards.count as u64;
     let balance = Balance::new(index, shards);

@@ -73,6 +73,8 @@ pub trait MeshState {
     fn publish(&mut self);
     /// The state is complete for the first time.
     fn synced(&mut self);
+    /// A stream to the control plane came about, or ended.
+    fn connected(&mut self, yes: bool);
     /// What a response changed, as received; only if [`Client::keep_received`] was asked for.
     fn received(&mut self, received: Received);
 }
@@ -150,6 +152,7 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
             let (end, answered) = self.stream().instrument(span).await;
             self.parts.client.disconnected();
             metrics::gauge!("corelane_xds_connected").set(0.0);
+            self.parts.state.connected(false);
             metrics::counter!("istio_xds_connection_terminations", "reason" => end.reason())
                 .increment(1);
             let wait = self.backoff.after(end, answered, fastrand::u32(..));
@@ -201,6 +204,7 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
         };
         tracing::info!(target: "corelane::xds", "stream to the control plane established");
         metrics::gauge!("corelane_xds_connected").set(1.0);
+        self.parts.state.connected(true);
         self.parts.serve(responses, &requests).await
     }
 }

@@ -81,12 +81,8 @@ fn nodes_wait_for_their_control_plane_then_follow_it() {
     let count = |name: &str, label: (&str, &str)| metrics.sum(name, &[label]);
     assert!(count("istio_xds_message_total", ("url", ADDRESS.url())) >= 2.0);
     assert!(count("istio_xds_message_bytes_total", ("url", ADDRESS.url())) > 0.0);
-    assert!(
-        count(
-            "istio_xds_connection_terminations_total",
-            ("reason", "Error")
-        ) >= 1.0
-    );
+    // By its status, or by the end of the connection, whichever was seen first.
+    assert!(metrics.sum("istio_xds_connection_terminations_total", &[]) >= 1.0);
     drop(client);
 }
 
