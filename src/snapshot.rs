@@ -275,6 +275,15 @@ impl Snapshot {
         self.workloads.has_local_identity(identity)
     }
 
+    /// Identities of local workloads that take tunnels, the ones certificates are fetched ahead for;
+    /// sorted.
+    #[must_use]
+    pub fn tunnelled_identities(&self) -> Vec<Identity> {
+        let mut all: Vec<_> = self.workloads.tunnelled_identities().cloned().collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Identities of local workloads, the ones certificates are needed for; sorted.
     #[must_use]
     pub fn local_identities(&self) -> Vec<Identity> {

@@ -233,21 +233,27 @@ fn needed(config: &Config, snapshot: &Snapshot) -> BTreeSet<Identity> {
                 snapshot.local_workload_of(&account.namespace, &account.service_account)
             });
             let forwards = forwards.map(|workload| workload.identity());
-            // Without a node name every workload of the mesh may be local; the directory tells
-            // which ones are meant, and an authority is asked when a connection needs one.
-            let strict = config.node_name.is_some();
-            let present = |identity: &Identity| {
-                strict
-                    || config
-                        .identity_dir
-                        .as_deref()
-                        .is_some_and(|dir| exists(dir, identity))
-            };
-            forwards
-                .chain(snapshot.local_identities().into_iter().filter(present))
-                .collect()
+            forwards.chain(ahead(config, snapshot)).collect()
         }
     }
+}
+
+/// Identities of local workloads whose certificates are fetched before a connection needs them.
+fn ahead(config: &Config, snapshot: &Snapshot) -> Vec<Identity> {
+    let has_node_name = config.node_name.is_some();
+    let Some(dir) = &config.identity_dir else {
+        // Without a node name every workload of the mesh may be local: each is asked for when a
+        // connection needs it.
+        return if has_node_name {
+            snapshot.tunnelled_identities()
+        } else {
+            Vec::new()
+        };
+    };
+    let mut local = snapshot.local_identities();
+    // The directory tells which ones are meant.
+    local.retain(|identity| has_node_name || exists(dir, identity));
+    local
 }
 
 #[cfg(test)]

@@ -570,6 +570,11 @@ fn check_local(model: &Model, snapshot: &Snapshot) {
     identities.sort();
     identities.dedup();
     assert_eq!(snapshot.local_identities(), identities);
+    let tunnelled = local().filter(|w| w.protocol == WorkloadProtocol::Hbone || w.native_tunnel);
+    let mut identities: Vec<Identity> = tunnelled.map(Workload::identity).collect();
+    identities.sort();
+    identities.dedup();
+    assert_eq!(snapshot.tunnelled_identities(), identities);
 }
 
 fn check_policies(model: &Model, snapshot: &Snapshot) {
