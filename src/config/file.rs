@@ -125,9 +125,11 @@ impl FileReader<'_> {
         let text = match &node.value {
             Value::Text(text) => text.clone(),
             // The only settings that may be a list of values.
-            Value::List(items) if matches!(key, Key::ListenAdmin | Key::XdsHeaders) => {
+            Value::List(items)
+                if matches!(key, Key::ListenAdmin | Key::XdsHeaders | Key::CaHeaders) =>
+            {
                 // No header holds a line break.
-                let (expected, separator) = if key == Key::XdsHeaders {
+                let (expected, separator) = if key != Key::ListenAdmin {
                     ("a header `NAME=VALUE`", "\n")
                 } else {
                     ("an address", ",")

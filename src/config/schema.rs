@@ -76,6 +76,7 @@ settings! {
     CaAddress "ca.address" ["CA_ADDRESS"] "certificate authority, instead of `identityDir`: `https://HOST:PORT`, `http://HOST:PORT`, `unix:PATH`; empty: none. In Kubernetes, without `identityDir`, `https://istiod.istio-system.svc:15012`, elsewhere none";
     CaRootCa "ca.rootCa" ["CA_ROOT_CA"] "roots the authority is checked by: a PEM file, PEM text or `SYSTEM`; else `./var/run/secrets/istio/root-cert.pem`";
     CaAltHostname "ca.altHostname" ["ALT_CA_HOSTNAME"] "name the authority's certificate may have instead of its host's";
+    CaHeaders "ca.headers" [] "extra headers of each request, a list of `NAME=VALUE`; see also `CA_HEADER_*`";
     SecretTtl "ca.secretTtl" ["SECRET_TTL"] "life of certificates that is asked for; default `24h`";
     CaRenewWithCertificate "ca.renewWithCertificate" ["CORELANE_CA_RENEW_WITH_CERTIFICATE"] "renew with the certificate in use as credential, where the token is given once (VM); default `false`";
     CrlPath "crlPath" ["CRL_PATH"] "file of revocation lists that peers are checked against, read again when it changes";

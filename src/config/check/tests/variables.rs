@@ -299,6 +299,24 @@ fn an_authority_reaches_the_configuration_with_its_headers_and_defaults() {
 }
 
 #[test]
+fn the_file_says_all_about_an_authority_that_variables_say() {
+    let text = "mode: node\nlocalState: s\nca: {address: 'unix:/run/ca', rootCa: SYSTEM, altHostname: h, \
+                headers: [A=1, B=2], secretTtl: 90m, renewWithCertificate: true}\ncrlPath: crl.pem\n\
+                shards: {count: 1}";
+    let checked = with_file(text).unwrap();
+    assert_eq!(checked.warnings, []);
+    let crl_path = checked.config.crl_path.unwrap();
+    assert_eq!(crl_path.to_str(), Some("/etc/corelane/crl.pem"));
+    let authority = checked.config.authority.unwrap();
+    assert_eq!(authority.address.to_string(), "unix:/run/ca");
+    let names: Vec<_> = authority.headers.iter().map(|h| &*h.name).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(authority.ttl, Duration::from_mins(90));
+    assert_eq!(authority.alt_hostname.as_deref(), Some("h"));
+    assert!(authority.renew_with_certificate);
+}
+
+#[test]
 fn certificates_come_from_the_directory_or_the_authority_never_from_both() {
     let error = with_env(&[("CA_ADDRESS", "https://istiod:15012")]).unwrap_err();
     let text = error.to_string();
