@@ -144,7 +144,7 @@ impl<C: Closed> Connection<C> {
         async move {
             let (_lease, [client]) = (&lease, &tcp.sockets);
             let ended = self.ends(join(
-                copy::tcp_to_tunnel(client, &mut send, |n| self.up(n)),
+                copy::tcp_to_tunnel(client, &mut send, false, |n| self.up(n)),
                 copy::tunnel_to_tcp(&mut recv, client, |n| self.down(n)),
             ));
             let Some((reason, clean)) = outcome(ended.await) else {
@@ -163,7 +163,8 @@ impl<C: Closed> Connection<C> {
             let [server] = &tcp.sockets;
             let ended = self.ends(join(
                 copy::tunnel_to_tcp(&mut recv, server, |n| self.up(n)),
-                copy::tcp_to_tunnel(server, &mut send, |n| self.down(n)),
+                // Connected this moment: most servers speak after their client.
+                copy::tcp_to_tunnel(server, &mut send, true, |n| self.down(n)),
             ));
             let Some((reason, clean)) = outcome(ended.await) else {
                 return;
