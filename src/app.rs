@@ -2,6 +2,7 @@
 
 pub mod bind;
 mod credentials;
+mod dns;
 mod lifecycle;
 mod servers;
 pub mod shards;

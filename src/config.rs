@@ -36,6 +36,8 @@ pub const INBOUND_PLAINTEXT_PORT: u16 = 15_006;
 pub const INBOUND_PORT: u16 = 15_008;
 /// Port of SOCKS5.
 pub const SOCKS5_PORT: u16 = 15_080;
+/// Port of the DNS proxy.
+pub const DNS_PORT: u16 = 15_053;
 /// Port of the admin endpoint.
 pub const ADMIN_PORT: u16 = 15_000;
 /// Port of the metrics endpoint.
@@ -90,6 +92,8 @@ pub struct Config {
     pub limits: Limits,
     /// Expert settings.
     pub tuning: Tuning,
+    /// Names of the mesh and of others.
+    pub dns: Dns,
     /// An application tunnel with PROXY protocol is dialled on loopback (spec: hbone 8).
     pub localhost_app_tunnel: bool,
     /// Whether responses carry baggage and request baggage is used.
@@ -171,6 +175,8 @@ pub struct Listeners {
     pub inbound: Option<SocketAddr>,
     /// SOCKS5.
     pub socks5: Option<SocketAddr>,
+    /// DNS proxy, UDP and TCP on each; off when empty.
+    pub dns: Vec<SocketAddr>,
     /// Admin endpoint; never a public address by default.
     pub admin: Vec<SocketAddr>,
     /// Metrics endpoint.
@@ -217,6 +223,15 @@ pub enum LocalStateSource {
     Path(PathBuf),
     /// The document itself.
     Inline(Arc<str>),
+}
+
+/// Where names come from that are not in the mesh, and which of several services a name means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// File with the name servers of the host (resolv.conf(5)).
+    pub resolv_conf: PathBuf,
+    /// Namespace whose service wins where nothing else decides.
+    pub preferred_service_namespace: Option<Arc<str>>,
 }
 
 /// TLS versions and groups.

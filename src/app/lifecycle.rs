@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::RunError;
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
+use super::dns;
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards, broadcast};
 use super::signals::Signals;
@@ -25,7 +27,7 @@ use crate::control::readiness::Readiness;
 use crate::dataplane::balance::Neighbour;
 use crate::dataplane::rt;
 use crate::dataplane::shard::{Message, Plan, ShardMailbox};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Generation, Snapshot};
 use crate::sys;
 use crate::telemetry::line::LineFormat;
 use crate::telemetry::{Hub, HubOptions, LogWriter};
@@ -62,6 +64,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The DNS proxy has nobody to ask.
+    #[error("the DNS proxy has no name servers: {0}")]
+    NameServers(String),
     /// A shard's driver could not be built.
     #[error("shard {index} cannot start: {why}")]
     Shard {
@@ -135,6 +140,7 @@ async fn node(
     let state = State::load(&config).map_err(StartError::from)?;
     let certificates = Rc::new(Certificates::start(&config, &state.current()).await);
     let endpoints = servers::bind(&config)?;
+    let dns = dns::bind_all(&config)?.map(|bound| (bound, readiness.task("dns proxy")));
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
     let mut shards = start_shards(&config, &state, &certificates, &hub, descriptors)?;
     await_drivers(&mut shards).await?;
@@ -162,6 +168,12 @@ async fn node(
     );
     state_task.done(now());
     proxy_task.done(now());
+    let (published, changes) = watch::channel(state.current().generation());
+    let mut names = JoinSet::new();
+    if let Some((bound, task)) = dns {
+        names = dns::serve(bound, &config, state.subscribe(), changes, &stopped)?;
+        task.done(now());
+    }
     tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
     let background = background(
         &config,
@@ -170,6 +182,7 @@ async fn node(
         shards.mailboxes(),
         &hub,
         recorder,
+        published,
     );
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
     let mut beside = std::pin::pin!(async {
@@ -190,8 +203,19 @@ async fn node(
     };
     let _ = stop.send(true);
     ended?;
+    let deadline = config.timeouts.drain;
+    let names_answered = async {
+        let _deadline = tokio::time::timeout(deadline, async {
+            while names.join_next().await.is_some() {}
+        })
+        .await;
+    };
+    let drained = async {
+        let drained = drain(&mut shards, &mut signals, deadline);
+        tokio::join!(drained, names_answered).0
+    };
     tokio::select! {
-        drained = drain(&mut shards, &mut signals, config.timeouts.drain) => drained,
+        drained = drained => drained,
         () = &mut beside => Ok(()),
     }
 }
@@ -316,6 +340,7 @@ async fn background(
     mailboxes: Vec<ShardMailbox>,
     hub: &Hub,
     recorder: metrics_exporter_prometheus::PrometheusHandle,
+    generation: watch::Sender<Generation>,
 ) {
     let housekeeping = async {
         let mut every = tokio::time::interval(Duration::from_secs(5));
@@ -327,6 +352,7 @@ async fn background(
     };
     let published = |snapshot: &Snapshot| {
         broadcast(&mailboxes, || Message::Changed);
+        generation.send_replace(snapshot.generation());
         certificates.need(config, snapshot);
     };
     tokio::join!(state.follow(published), housekeeping);

@@ -65,6 +65,10 @@ pub(super) fn config() -> Config {
         timeouts: Timeouts::default(),
         limits: Limits::default(),
         tuning: crate::config::tuning::Tuning::default(),
+        dns: crate::config::Dns {
+            resolv_conf: "/etc/resolv.conf".into(),
+            preferred_service_namespace: None,
+        },
         localhost_app_tunnel: true,
         response_baggage: true,
         authz_info_logging: false,

@@ -1,0 +1,93 @@
+//! The DNS proxy of a node: bound with the listeners, served beside the shards, drained with them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::lifecycle::StartError;
+use crate::config::limits::RESOLV_CONF_BYTES_MAX;
+use crate::config::raw::read_bounded;
+use crate::config::{Config, NodeMode};
+use crate::control::dns::{
+    Client, NameServers, Proxy, Search, Settings, bind, serve_tcp, serve_udp,
+};
+use crate::snapshot::exchange::Subscription;
+use crate::snapshot::{Generation, Snapshot};
+
+/// Bound sockets of the proxy, and what it asks.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    sockets: Vec<(UdpSocket, TcpListener)>,
+    name_servers: NameServers,
+}
+
+/// The name servers of the host.
+pub(crate) fn name_servers(config: &Config) -> Result<NameServers, String> {
+    let path = &config.dns.resolv_conf;
+    let text = read_bounded(path, RESOLV_CONF_BYTES_MAX).map_err(|error| error.to_string());
+    let servers = text.and_then(|text| NameServers::parse(&text).map_err(|e| e.to_string()));
+    servers.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Binds the proxy's sockets, if it is on.
+pub(crate) fn bind_all(config: &Config) -> Result<Option<Bound>, StartError> {
+    if config.listeners.dns.is_empty() {
+        return Ok(None);
+    }
+    let name_servers = name_servers(config).map_err(StartError::NameServers)?;
+    let mut sockets = Vec::new();
+    for addr in &config.listeners.dns {
+        let (what, addr) = ("dns proxy", *addr);
+        let bound = bind(addr).map_err(|source| StartError::Endpoint { what, addr, source })?;
+        let addr: SocketAddr = bound.1.local_addr().unwrap_or(addr);
+        tracing::info!(target: "corelane::app", address = %addr, component = what, "listener established");
+        sockets.push(bound);
+    }
+    Ok(Some(Bound {
+        sockets,
+        name_servers,
+    }))
+}
+
+/// Serves until `stop` turns true; the tasks end once what was being answered is answered.
+pub(crate) fn serve(
+    bound: Bound,
+    config: &Config,
+    state: Subscription<Snapshot>,
+    published: watch::Receiver<Generation>,
+    stop: &watch::Receiver<bool>,
+) -> Result<JoinSet<()>, StartError> {
+    let Bound {
+        sockets,
+        name_servers,
+    } = bound;
+    let settings = settings(config, &name_servers);
+    let proxy = Proxy::new(settings, state, published, &name_servers)
+        .map_err(|error| StartError::NameServers(error.to_string()))?;
+    let proxy = Arc::new(proxy);
+    let mut servers = JoinSet::new();
+    for (udp, tcp) in sockets {
+        servers.spawn(serve_udp(udp, Arc::clone(&proxy), stop.clone()));
+        servers.spawn(serve_tcp(tcp, Arc::clone(&proxy), stop.clone()));
+    }
+    Ok(servers)
+}
+
+fn settings(config: &Config, name_servers: &NameServers) -> Settings {
+    Settings {
+        client: match &config.mode {
+            NodeMode::Dedicated { workload } => Client::Workload(workload.clone()),
+            NodeMode::Node => Client::BySource,
+        },
+        search: Search::Listed(name_servers.search()),
+        cluster_domain: config.cluster_domain.to_ascii_lowercase().into(),
+        preferred_namespace: config.dns.preferred_service_namespace.clone(),
+        network: Arc::clone(&config.network),
+        ipv6: config.ipv6_enabled,
+        workload_wait: config.timeouts.workload_wait,
+        packet_mark: config.socket.packet_mark,
+    }
+}
