@@ -1,19 +1,24 @@
-//! The DNS proxy of a node: bound with the listeners, served beside the shards, drained with them.
+//! Names on a node: the DNS proxy, bound with the listeners, served beside the shards and drained with
+//! them; and the hostnames that shards ask for.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::lifecycle::StartError;
 use crate::config::limits::RESOLV_CONF_BYTES_MAX;
 use crate::config::raw::read_bounded;
 use crate::config::{Config, NodeMode};
+use crate::control::dns::hostnames::{Hostnames, count};
 use crate::control::dns::{
     Client, NameServers, Proxy, Search, Settings, bind, serve_tcp, serve_udp,
 };
+use crate::dataplane::hostnames::Question;
+use crate::dataplane::shard::{Message, ShardMailbox};
 use crate::snapshot::exchange::Subscription;
 use crate::snapshot::{Generation, Snapshot};
 
@@ -74,6 +79,49 @@ pub(crate) fn serve(
         servers.spawn(serve_tcp(tcp, Arc::clone(&proxy), stop.clone()));
     }
     Ok(servers)
+}
+
+/// Answers what shards ask about hostnames, for ever.
+pub(crate) async fn resolve_hostnames(
+    config: &Config,
+    mut questions: mpsc::Receiver<Question>,
+    shards: Vec<ShardMailbox>,
+) {
+    let (mark, ipv6) = (config.socket.packet_mark, config.ipv6_enabled);
+    let made = name_servers(config)
+        .and_then(|servers| Hostnames::new(&servers, mark, ipv6).map_err(|e| e.to_string()));
+    // Only a mesh with workloads known by hostname needs them, so this is no reason not to start.
+    let mut why_not = made.as_ref().err().cloned();
+    let hostnames = made.ok().map(Rc::new);
+    let mut answers = JoinSet::new();
+    loop {
+        let question = tokio::select! {
+            question = questions.recv() => question,
+            Some(_) = answers.join_next() => continue,
+        };
+        let Some(Question {
+            shard,
+            ticket,
+            host,
+            source,
+        }) = question
+        else {
+            return;
+        };
+        count(&source, &host);
+        let mailbox = shards[shard].clone();
+        let Some(hostnames) = hostnames.clone() else {
+            if let Some(error) = why_not.take() {
+                tracing::warn!(target: "corelane::dns", %host, %error, "no hostname can be resolved");
+            }
+            let _ended = mailbox.send(Message::Resolved(ticket, None));
+            continue;
+        };
+        answers.spawn_local(async move {
+            let answer = hostnames.resolve(&host).await.ok();
+            let _ended = mailbox.send(Message::Resolved(ticket, answer));
+        });
+    }
 }
 
 fn settings(config: &Config, name_servers: &NameServers) -> Settings {

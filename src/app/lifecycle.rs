@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -18,13 +18,14 @@ use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards, broadcast};
 use super::signals::Signals;
 use super::state::State;
-use crate::config::limits::SHARD_STUCK_AFTER;
+use crate::config::limits::{HOSTNAME_WAITERS_MAX, SHARD_STUCK_AFTER};
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
 use crate::control::logging::{Filter, Logging, writer_options};
 use crate::control::readiness::Readiness;
 use crate::dataplane::balance::Neighbour;
+use crate::dataplane::hostnames::Questions;
 use crate::dataplane::rt;
 use crate::dataplane::shard::{Message, Plan, ShardMailbox};
 use crate::snapshot::{Generation, Snapshot};
@@ -142,7 +143,15 @@ async fn node(
     let endpoints = servers::bind(&config)?;
     let dns = dns::bind_all(&config)?.map(|bound| (bound, readiness.task("dns proxy")));
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
-    let mut shards = start_shards(&config, &state, &certificates, &hub, descriptors)?;
+    let (questions, asked) = mpsc::channel(HOSTNAME_WAITERS_MAX);
+    let mut shards = start_shards(
+        &config,
+        &state,
+        &certificates,
+        &hub,
+        &questions,
+        descriptors,
+    )?;
     await_drivers(&mut shards).await?;
     certificates.tell(shards.mailboxes());
     let watchdog = shards.watchdog();
@@ -175,6 +184,7 @@ async fn node(
         task.done(now());
     }
     tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
+    let hostnames = dns::resolve_hostnames(&config, asked, shards.mailboxes());
     let background = background(
         &config,
         state,
@@ -186,7 +196,7 @@ async fn node(
     );
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
     let mut beside = std::pin::pin!(async {
-        tokio::join!(servers, background);
+        tokio::join!(servers, background, hostnames);
         // A node whose endpoints are all off still carries traffic.
         std::future::pending::<()>().await;
     });
@@ -250,6 +260,7 @@ fn start_shards(
     state: &State,
     certificates: &Certificates,
     hub: &Hub,
+    questions: &Questions,
     descriptors: u64,
 ) -> Result<Shards, StartError> {
     let listeners = bind_all(config)?;
@@ -291,6 +302,7 @@ fn start_shards(
             listeners,
             shards,
             inbox,
+            questions: questions.clone(),
             heartbeat: Arc::default(),
             descriptors,
         };

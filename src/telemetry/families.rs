@@ -185,6 +185,12 @@ families! {
         "Changed state files that were taken over";
     STATE_RELOAD_FAILURES = unstable Counter "corelane_local_state_reload_failures" &[],
         "Changed state files that were refused; the previous state stays in force";
+    ON_DEMAND_DNS = unstable Counter "istio_on_demand_dns" &[
+        "source_workload", "source_canonical_service", "source_canonical_revision",
+        "source_workload_namespace", "source_principal", "source_app", "source_version",
+        "source_cluster", "hostname",
+    ],
+        "Connections to workloads known by hostname only, whether or not its addresses were known already";
     DNS_REQUESTS = unstable Counter "istio_dns_requests" DNS_LABELS,
         "Queries the DNS proxy looked up";
     DNS_FORWARDED = unstable Counter "istio_dns_upstream_requests" DNS_LABELS,

@@ -4,7 +4,7 @@
 //! look-up, which goes on when they no longer do. The control thread's own: nothing here is shared
 //! with another thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use tokio::time::timeout;
 use super::forward::{ResolverError, Sockets, Use, resolver, says_no_records};
 use super::{NameServers, UNKNOWN, limit_hit};
 use crate::config::limits::{
-    HOSTNAME_CACHE_ENTRIES, HOSTNAME_LOOKUPS_MAX, HOSTNAME_TIMEOUT, METRIC_LABEL_BYTES_MAX,
+    HOSTNAME_CACHE_ENTRIES, HOSTNAME_LOOKUPS_MAX, HOSTNAME_TIMEOUT, HOSTNAME_WAITERS_MAX,
+    METRIC_LABEL_BYTES_MAX,
 };
 use crate::model::workload::Workload;
 
@@ -31,7 +32,7 @@ pub enum HostnameError {
     /// Nobody answered.
     #[error("no answer within {HOSTNAME_TIMEOUT:?}")]
     TimedOut,
-    /// Too many other names are looked up now.
+    /// Too many other names are looked up now, or too many connections wait.
     #[error("too many hostnames are being resolved")]
     TooMany,
 }
@@ -43,6 +44,7 @@ pub type Addresses = Result<Arc<[IpAddr]>, HostnameError>;
 pub struct Hostnames {
     resolver: Resolver<Sockets>,
     under_way: RefCell<FxHashMap<Arc<str>, watch::Receiver<Option<Addresses>>>>,
+    waiting: Cell<usize>,
 }
 
 impl std::fmt::Debug for Hostnames {
@@ -74,6 +76,7 @@ impl Hostnames {
         Ok(Self {
             resolver: resolver(name_servers, packet_mark, usage)?,
             under_way: RefCell::default(),
+            waiting: Cell::new(0),
         })
     }
 
@@ -82,7 +85,12 @@ impl Hostnames {
     /// # Errors
     /// See [`HostnameError`]. Dropping the future loses nothing: the look-up goes on for the cache.
     pub async fn resolve(self: &Rc<Self>, host: &Arc<str>) -> Addresses {
+        if self.waiting.get() >= HOSTNAME_WAITERS_MAX {
+            limit_hit("hostname_waiters");
+            return Err(HostnameError::TooMany);
+        }
         let mut answer = self.ask(host)?;
+        let _waiting = Waiting::begin(&self.waiting);
         let settled = answer.wait_for(Option::is_some).await;
         let settled = settled.ok().and_then(|settled| settled.clone());
         // Without an answer the look-up has panicked.
@@ -126,6 +134,22 @@ impl Hostnames {
                 Err(HostnameError::TimedOut)
             }
         }
+    }
+}
+
+/// Counts one who waits.
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
