@@ -33,6 +33,7 @@ workloads:
   name: far
   namespace: default
   serviceAccount: far
+  workloadIps: []
   hostname: far.test
   services: {"default/far.default.svc.cluster.local": {80: FAR_PORT}}
 services:
@@ -202,7 +203,9 @@ log: {{filter: \"info,dns=debug\"}}
             let metric = "istio_dns_requests_total";
             world.node.wait_metric(metric, &labels(protocol), 1);
         }
-        let log = world.node.process().output();
+        let process = world.node.process();
+        process.wait_output("domain=\"web.default.\"", PATIENCE);
+        let log = process.output();
         let line = log.lines().find(|line| line.contains("web.default."));
         let line = line.unwrap_or_else(|| panic!("no line:\n{log}"));
         for field in [
@@ -260,8 +263,8 @@ log: {{filter: \"info,dns=debug\"}}
         let config = &dump["config"];
         assert_eq!(config["dnsProxy"], true);
         assert_eq!(config["dnsProxyAddr"]["SocketAddr"], world.dns.to_string());
-        let log = world.node.process().output();
-        assert!(log.contains("task 'dns proxy' complete"), "{log}");
+        let process = world.node.process();
+        process.wait_output("task 'dns proxy' complete", PATIENCE);
     }
 
     #[test]

@@ -8,40 +8,116 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::lifecycle::StartError;
-use crate::config::limits::RESOLV_CONF_BYTES_MAX;
+use super::state::State;
+use crate::config::limits::{HOSTNAME_WAITERS_MAX, RESOLV_CONF_BYTES_MAX};
 use crate::config::raw::read_bounded;
 use crate::config::{Config, NodeMode};
 use crate::control::dns::hostnames::{Hostnames, count};
 use crate::control::dns::{
     Client, NameServers, Proxy, Search, Settings, bind, serve_tcp, serve_udp,
 };
-use crate::dataplane::hostnames::Question;
+use crate::control::readiness::{Readiness, Task};
+use crate::dataplane::hostnames::{Question, Questions};
 use crate::dataplane::shard::{Message, ShardMailbox};
-use crate::snapshot::exchange::Subscription;
-use crate::snapshot::{Generation, Snapshot};
+use crate::snapshot::Generation;
 
-/// Bound sockets of the proxy, and what it asks.
+/// What is bound and not yet served.
 #[derive(Debug)]
-pub(crate) struct Bound {
+pub(crate) struct Dns {
+    proxy: Option<Bound>,
+    questions: Questions,
+    asked: mpsc::Receiver<Question>,
+}
+
+/// Bound sockets of the proxy, and whom it asks.
+#[derive(Debug)]
+struct Bound {
     sockets: Vec<(UdpSocket, TcpListener)>,
     name_servers: NameServers,
+    task: Task,
+}
+
+/// What is served.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    servers: JoinSet<()>,
+    published: watch::Sender<Generation>,
+}
+
+impl Dns {
+    /// Binds the proxy's sockets, if it is on; then the node is not ready before it serves.
+    pub(crate) fn bind(config: &Config, readiness: &Readiness) -> Result<Self, StartError> {
+        let (questions, asked) = mpsc::channel(HOSTNAME_WAITERS_MAX);
+        let on = !config.listeners.dns.is_empty();
+        let proxy = on.then(|| bind_proxy(config, readiness.task("dns proxy")));
+        Ok(Self {
+            proxy: proxy.transpose()?,
+            questions,
+            asked,
+        })
+    }
+
+    /// For shards.
+    pub(crate) fn questions(&self) -> Questions {
+        self.questions.clone()
+    }
+
+    /// Serves until `stop` turns true. Must run within a `LocalSet`.
+    pub(crate) fn start(
+        self,
+        config: &Arc<Config>,
+        state: &State,
+        shards: Vec<ShardMailbox>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Serving, StartError> {
+        let answering = resolve_hostnames(Arc::clone(config), self.asked, shards);
+        tokio::task::spawn_local(answering);
+        let (published, changes) = watch::channel(state.current().generation());
+        let mut servers = JoinSet::new();
+        if let Some(Bound {
+            sockets,
+            name_servers,
+            task,
+        }) = self.proxy
+        {
+            let settings = settings(config, &name_servers);
+            let proxy = Proxy::new(settings, state.subscribe(), changes, &name_servers)
+                .map_err(|error| StartError::NameServers(error.to_string()))?;
+            let proxy = Arc::new(proxy);
+            for (udp, tcp) in sockets {
+                servers.spawn(serve_udp(udp, Arc::clone(&proxy), stop.clone()));
+                servers.spawn(serve_tcp(tcp, Arc::clone(&proxy), stop.clone()));
+            }
+            task.done(Instant::now());
+        }
+        Ok(Serving { servers, published })
+    }
+}
+
+impl Serving {
+    /// To be told the number of each snapshot that is published.
+    pub(crate) fn published(&self) -> watch::Sender<Generation> {
+        self.published.clone()
+    }
+
+    /// Waits until what was being answered when the node stopped is answered.
+    pub(crate) async fn ended(&mut self) {
+        while self.servers.join_next().await.is_some() {}
+    }
 }
 
 /// The name servers of the host.
-pub(crate) fn name_servers(config: &Config) -> Result<NameServers, String> {
+fn name_servers(config: &Config) -> Result<NameServers, String> {
     let path = &config.dns.resolv_conf;
     let text = read_bounded(path, RESOLV_CONF_BYTES_MAX).map_err(|error| error.to_string());
     let servers = text.and_then(|text| NameServers::parse(&text).map_err(|e| e.to_string()));
     servers.map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Binds the proxy's sockets, if it is on.
-pub(crate) fn bind_all(config: &Config) -> Result<Option<Bound>, StartError> {
-    if config.listeners.dns.is_empty() {
-        return Ok(None);
-    }
+fn bind_proxy(config: &Config, task: Task) -> Result<Bound, StartError> {
     let name_servers = name_servers(config).map_err(StartError::NameServers)?;
     let mut sockets = Vec::new();
     for addr in &config.listeners.dns {
@@ -51,44 +127,21 @@ pub(crate) fn bind_all(config: &Config) -> Result<Option<Bound>, StartError> {
         tracing::info!(target: "corelane::app", address = %addr, component = what, "listener established");
         sockets.push(bound);
     }
-    Ok(Some(Bound {
+    Ok(Bound {
         sockets,
         name_servers,
-    }))
-}
-
-/// Serves until `stop` turns true; the tasks end once what was being answered is answered.
-pub(crate) fn serve(
-    bound: Bound,
-    config: &Config,
-    state: Subscription<Snapshot>,
-    published: watch::Receiver<Generation>,
-    stop: &watch::Receiver<bool>,
-) -> Result<JoinSet<()>, StartError> {
-    let Bound {
-        sockets,
-        name_servers,
-    } = bound;
-    let settings = settings(config, &name_servers);
-    let proxy = Proxy::new(settings, state, published, &name_servers)
-        .map_err(|error| StartError::NameServers(error.to_string()))?;
-    let proxy = Arc::new(proxy);
-    let mut servers = JoinSet::new();
-    for (udp, tcp) in sockets {
-        servers.spawn(serve_udp(udp, Arc::clone(&proxy), stop.clone()));
-        servers.spawn(serve_tcp(tcp, Arc::clone(&proxy), stop.clone()));
-    }
-    Ok(servers)
+        task,
+    })
 }
 
 /// Answers what shards ask about hostnames, for ever.
-pub(crate) async fn resolve_hostnames(
-    config: &Config,
+async fn resolve_hostnames(
+    config: Arc<Config>,
     mut questions: mpsc::Receiver<Question>,
     shards: Vec<ShardMailbox>,
 ) {
     let (mark, ipv6) = (config.socket.packet_mark, config.ipv6_enabled);
-    let made = name_servers(config)
+    let made = name_servers(&config)
         .and_then(|servers| Hostnames::new(&servers, mark, ipv6).map_err(|e| e.to_string()));
     // Only a mesh with workloads known by hostname needs them, so this is no reason not to start.
     let mut why_not = made.as_ref().err().cloned();

@@ -6,26 +6,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::RunError;
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
-use super::dns;
+use super::dns::{self, Dns};
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards, broadcast};
 use super::signals::Signals;
 use super::state::State;
-use crate::config::limits::{HOSTNAME_WAITERS_MAX, SHARD_STUCK_AFTER};
+use crate::config::limits::SHARD_STUCK_AFTER;
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
 use crate::control::logging::{Filter, Logging, writer_options};
 use crate::control::readiness::Readiness;
 use crate::dataplane::balance::Neighbour;
-use crate::dataplane::hostnames::Questions;
 use crate::dataplane::rt;
 use crate::dataplane::shard::{Message, Plan, ShardMailbox};
 use crate::snapshot::{Generation, Snapshot};
@@ -141,17 +139,9 @@ async fn node(
     let state = State::load(&config).map_err(StartError::from)?;
     let certificates = Rc::new(Certificates::start(&config, &state.current()).await);
     let endpoints = servers::bind(&config)?;
-    let dns = dns::bind_all(&config)?.map(|bound| (bound, readiness.task("dns proxy")));
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
-    let (questions, asked) = mpsc::channel(HOSTNAME_WAITERS_MAX);
-    let mut shards = start_shards(
-        &config,
-        &state,
-        &certificates,
-        &hub,
-        &questions,
-        descriptors,
-    )?;
+    let dns = Dns::bind(&config, &readiness)?;
+    let mut shards = start_shards(&config, &state, &certificates, &hub, &dns, descriptors)?;
     await_drivers(&mut shards).await?;
     certificates.tell(shards.mailboxes());
     let watchdog = shards.watchdog();
@@ -168,23 +158,14 @@ async fn node(
             state: state.subscribe(),
             credentials: certificates.subscribe(),
             watchdog: watchdog.clone(),
-            quit: Box::new({
-                let quit = Arc::clone(&quit);
-                move || quit.notify_one()
-            }),
+            quit: ending(&quit),
         },
         &stopped,
     );
     state_task.done(now());
     proxy_task.done(now());
-    let (published, changes) = watch::channel(state.current().generation());
-    let mut names = JoinSet::new();
-    if let Some((bound, task)) = dns {
-        names = dns::serve(bound, &config, state.subscribe(), changes, &stopped)?;
-        task.done(now());
-    }
+    let mut names = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
     tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
-    let hostnames = dns::resolve_hostnames(&config, asked, shards.mailboxes());
     let background = background(
         &config,
         state,
@@ -192,11 +173,11 @@ async fn node(
         shards.mailboxes(),
         &hub,
         recorder,
-        published,
+        names.published(),
     );
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
     let mut beside = std::pin::pin!(async {
-        tokio::join!(servers, background, hostnames);
+        tokio::join!(servers, background);
         // A node whose endpoints are all off still carries traffic.
         std::future::pending::<()>().await;
     });
@@ -213,21 +194,16 @@ async fn node(
     };
     let _ = stop.send(true);
     ended?;
-    let deadline = config.timeouts.drain;
-    let names_answered = async {
-        let _deadline = tokio::time::timeout(deadline, async {
-            while names.join_next().await.is_some() {}
-        })
-        .await;
-    };
-    let drained = async {
-        let drained = drain(&mut shards, &mut signals, deadline);
-        tokio::join!(drained, names_answered).0
-    };
     tokio::select! {
-        drained = drained => drained,
+        drained = drain(&mut shards, &mut names, &mut signals, config.timeouts.drain) => drained,
         () = &mut beside => Ok(()),
     }
+}
+
+/// Ends the node when it is called.
+fn ending(quit: &Arc<Notify>) -> Box<dyn Fn() + Send + Sync> {
+    let quit = Arc::clone(quit);
+    Box::new(move || quit.notify_one())
 }
 
 /// The runtime's clock.
@@ -260,7 +236,7 @@ fn start_shards(
     state: &State,
     certificates: &Certificates,
     hub: &Hub,
-    questions: &Questions,
+    dns: &Dns,
     descriptors: u64,
 ) -> Result<Shards, StartError> {
     let listeners = bind_all(config)?;
@@ -302,7 +278,7 @@ fn start_shards(
             listeners,
             shards,
             inbox,
-            questions: questions.clone(),
+            questions: dns.questions(),
             heartbeat: Arc::default(),
             descriptors,
         };
@@ -392,13 +368,14 @@ fn died(event: Option<ShardEvent>) -> RunError {
 /// Lets connections end until the deadline or a second signal, then ends them.
 async fn drain(
     shards: &mut Shards,
+    names: &mut dns::Serving,
     signals: &mut Signals,
     deadline: Duration,
 ) -> Result<(), RunError> {
     let mailboxes = shards.mailboxes();
     broadcast(&mailboxes, || Message::Drain);
     let forced = tokio::select! {
-        result = all_ended(shards) => return result,
+        result = all_answered(shards, names) => return result,
         () = tokio::time::sleep(deadline) => "the deadline passed",
         reason = signals.next() => reason,
     };
@@ -411,6 +388,13 @@ async fn drain(
             for_at_least: FORCE_GRACE,
         }),
     }
+}
+
+/// The last connection has ended, and the last name been told.
+async fn all_answered(shards: &mut Shards, names: &mut dns::Serving) -> Result<(), RunError> {
+    let ended = all_ended(shards).await;
+    names.ended().await;
+    ended
 }
 
 async fn all_ended(shards: &mut Shards) -> Result<(), RunError> {

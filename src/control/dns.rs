@@ -161,7 +161,7 @@ impl Proxy {
             Incoming::Query(question) => question,
         };
         if let Some(workload) = self.workload(from.ip())
-            && let Some(reply) = self.from_mesh(&question, &workload)
+            && let Some(reply) = self.mesh_reply(&question, &workload)
         {
             count("istio_dns_requests", &question, transport, Some(&workload));
             return Step::Done(finish(&question, transport, Some(&workload), reply));
@@ -221,12 +221,8 @@ impl Proxy {
     }
 
     /// The reply for a name of the mesh.
-    fn from_mesh(&self, question: &Question, workload: &Workload) -> Option<Reply> {
-        let family = match question.record_type() {
-            RecordType::A => Family::V4,
-            RecordType::AAAA => Family::V6,
-            _ => return None,
-        };
+    fn mesh_reply(&self, question: &Question, workload: &Workload) -> Option<Reply> {
+        let family = family(question.record_type())?;
         let settings = &self.settings;
         let asker = Asker {
             workload,
@@ -281,6 +277,13 @@ impl Proxy {
     }
 }
 
+/// The family a type asks for; other types are no business of ours.
+fn family(record_type: RecordType) -> Option<Family> {
+    let families = [(RecordType::A, Family::V4), (RecordType::AAAA, Family::V6)];
+    let found = families.iter().find(|(asked, _)| *asked == record_type);
+    found.map(|(_, family)| *family)
+}
+
 impl Pending {
     /// Waits for what is missing and answers.
     async fn answer(self) -> Option<Vec<u8>> {
@@ -296,7 +299,7 @@ impl Pending {
         count("istio_dns_requests", &question, transport, workload);
         let reply = match workload {
             None => Reply::failed("unknown source"),
-            Some(workload) => match proxy.from_mesh(&question, workload) {
+            Some(workload) => match proxy.mesh_reply(&question, workload) {
                 Some(reply) => reply,
                 None => forwarded(&proxy.forwarder, &question, transport, workload).await,
             },

@@ -108,7 +108,7 @@ fn proxy_address(r: &mut Resolver, ipv6: bool) -> Vec<SocketAddr> {
         Some(port) => port.ok().map(ProxyAddress::Localhost),
         None => given.text.parse().ok().map(ProxyAddress::At),
     };
-    let addresses = match parsed {
+    match parsed {
         Some(ProxyAddress::Localhost(port)) => both(port),
         Some(ProxyAddress::At(address)) => vec![address],
         None => {
@@ -117,10 +117,9 @@ fn proxy_address(r: &mut Resolver, ipv6: bool) -> Vec<SocketAddr> {
                 "failed to parse DNS_PROXY_ADDR: {text}, expected `localhost:PORT` or `IP:PORT`"
             );
             r.problem_named(given.origin, "", ProblemKind::Syntax(message));
-            return Vec::new();
+            Vec::new()
         }
-    };
-    addresses
+    }
 }
 
 /// The rest of what concerns names.

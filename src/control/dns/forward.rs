@@ -124,10 +124,12 @@ impl Forwarder {
 
 /// The code a client gets for a failure.
 fn code(error: &NetError) -> ResponseCode {
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) => none.response_code,
-        NetError::Dns(DnsError::ResponseCode(code)) => *code,
-        _ => ResponseCode::ServFail,
+    if let NetError::Dns(DnsError::NoRecordsFound(none)) = error {
+        none.response_code
+    } else if let NetError::Dns(DnsError::ResponseCode(code)) = error {
+        *code
+    } else {
+        ResponseCode::ServFail
     }
 }
 

@@ -134,9 +134,11 @@ impl Question {
 
     /// The type for labels: a closed set, whatever clients ask for.
     pub(super) fn type_label(&self) -> String {
-        match self.record_type() {
-            RecordType::Unknown(_) => "unknown".to_owned(),
-            known => known.to_string().to_ascii_lowercase(),
+        let asked = self.record_type();
+        if matches!(asked, RecordType::Unknown(_)) {
+            "unknown".to_owned()
+        } else {
+            asked.to_string().to_ascii_lowercase()
         }
     }
 

@@ -372,21 +372,17 @@ fn other_names_and_other_types_are_forwarded_with_what_the_server_adds() {
         let world = World::with(|message, _| {
             let name = message.queries[0].name().to_string();
             let mut reply = answering(&message, Vec::new());
-            match message.queries[0].query_type() {
-                RecordType::A => {
-                    let alias = RData::CNAME(CNAME(Name::from_ascii("real.test.").unwrap()));
-                    let name = Name::from_ascii(&name).unwrap();
-                    reply.add_answer(Record::from_rdata(name, 60, alias));
-                    reply.add_answer(a("real.test.", [2, 2, 2, 2]));
-                    reply.add_additional(a("extra.test.", [3, 3, 3, 3]));
-                }
-                _ => {
-                    let data = RData::NS(hickory_proto::rr::rdata::NS(
-                        Name::from_ascii("ns.test.").unwrap(),
-                    ));
-                    let name = Name::from_ascii(&name).unwrap();
-                    reply.add_answer(Record::from_rdata(name, 60, data));
-                }
+            let record = |owner, data| Record::from_rdata(owner, 60, data);
+            let text = |text| Name::from_ascii(text).unwrap();
+            let owner = Name::from_ascii(&name).unwrap();
+            if message.queries[0].query_type() == RecordType::A {
+                let alias = RData::CNAME(CNAME(text("real.test.")));
+                reply.add_answer(record(owner, alias));
+                reply.add_answer(a("real.test.", [2, 2, 2, 2]));
+                reply.add_additional(a("extra.test.", [3, 3, 3, 3]));
+            } else {
+                let server = RData::NS(hickory_proto::rr::rdata::NS(text("ns.test.")));
+                reply.add_answer(record(owner, server));
             }
             Some(reply)
         });

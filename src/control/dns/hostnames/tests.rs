@@ -21,9 +21,10 @@ fn sorted(addresses: &Addresses) -> Vec<String> {
 fn both_families() -> NameServer {
     NameServer::start(|message, _| {
         let name = message.queries[0].name().to_string();
-        let record = match message.queries[0].query_type() {
-            RecordType::AAAA => aaaa(&name, "2001:db8::1"),
-            _ => a(&name, [10, 0, 0, 1]),
+        let record = if message.queries[0].query_type() == RecordType::AAAA {
+            aaaa(&name, "2001:db8::1")
+        } else {
+            a(&name, [10, 0, 0, 1])
         };
         Some(answering(&message, vec![record]))
     })

@@ -16,14 +16,14 @@ fn asking(name: &str, record_type: RecordType) -> Message {
 fn question(message: &Message) -> Question {
     match read(&message.to_vec().unwrap()) {
         Incoming::Query(question) => question,
-        other => panic!("{other:?}"),
+        other @ (Incoming::Ignored | Incoming::Refused(_)) => panic!("{other:?}"),
     }
 }
 
 fn refusal(bytes: &[u8]) -> Message {
     match read(bytes) {
         Incoming::Refused(reply) => *reply,
-        other => panic!("{other:?}"),
+        other @ (Incoming::Ignored | Incoming::Query(_)) => panic!("{other:?}"),
     }
 }
 

@@ -48,14 +48,18 @@ fn backed(service: &Service, mut workload: Workload) -> Workload {
 
 /// Everything the table asks for.
 fn mesh() -> Arc<Snapshot> {
-    let hidden = |namespace, name, vip| Service {
-        visibility: Visibility::Namespace,
-        ..own(namespace, name, &[vip])
-    };
-    let canonical = |service| Service {
-        canonical: true,
-        ..service
-    };
+    let (mut services, workloads) = headless();
+    services.extend(with_addresses());
+    services.extend(rivals());
+    Builder::new("".into()).apply(Change {
+        workloads,
+        services,
+        ..Change::default()
+    })
+}
+
+/// Services without virtual addresses, and workloads.
+fn headless() -> (Vec<Service>, Vec<Workload>) {
     let headless = own("ns1", "headless", &[]);
     let headless_ipv6 = Service {
         ip_families: Some(IpFamilies::Ipv6),
@@ -90,8 +94,24 @@ fn mesh() -> Arc<Snapshot> {
     named.hostname = "headless.pod0.ns1.svc.cluster.local".into();
     workloads.push(named);
     workloads.push(workload("ns1", "client", &["10.0.0.1"]));
-    let remote = &["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4"];
     let services = vec![
+        headless,
+        headless_ipv6,
+        external,
+        external_backed,
+        range,
+        own("ns1", "empty", &[]),
+    ];
+    (services, workloads)
+}
+
+fn with_addresses() -> Vec<Service> {
+    let hidden = |namespace, name, vip| Service {
+        visibility: Visibility::Namespace,
+        ..own(namespace, name, &[vip])
+    };
+    let remote = &["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4"];
+    vec![
         service("ns1", "www.google.com", &["1.1.1.1"]),
         own("ns1", "productpage", &["9.9.9.9"]),
         own("ns2", "example", &["10.10.10.10"]),
@@ -112,12 +132,16 @@ fn mesh() -> Arc<Snapshot> {
         service("ns1", "*.svc.mesh.company.net", &["10.1.2.3"]),
         own("ns1", "nw2-only", &["nw2/10.3.0.1"]),
         own("ns1", "both-networks", &["10.3.0.2", "nw2/10.3.0.3"]),
-        headless,
-        headless_ipv6,
-        external,
-        external_backed,
-        range,
-        own("ns1", "empty", &[]),
+    ]
+}
+
+/// Several services of one name.
+fn rivals() -> Vec<Service> {
+    let canonical = |service| Service {
+        canonical: true,
+        ..service
+    };
+    vec![
         service("ns2", "preferred.io", &["10.4.0.1"]),
         service("preferred-ns", "preferred.io", &["10.4.0.2"]),
         service("ns2", "everywhere.io", &["10.4.1.2"]),
@@ -135,12 +159,7 @@ fn mesh() -> Arc<Snapshot> {
             ..service("ns2", "*.hidden.io", &["10.4.5.1"])
         },
         service("ns1", "*.io", &["10.4.6.1"]),
-    ];
-    Builder::new("".into()).apply(Change {
-        workloads,
-        services,
-        ..Change::default()
-    })
+    ]
 }
 
 fn seeded(seed: u64) -> impl FnMut(u64) -> u64 {
