@@ -8,6 +8,7 @@ mod servers;
 pub mod shards;
 mod signals;
 mod state;
+mod stop;
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ pub mod schema;
 pub mod tuning;
 
 mod defaults;
+mod dns;
 mod file;
 mod host;
 mod mesh;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::workload::WorkloadInfo;
+pub use dns::{DNS_PORT, Dns};
 use limits::Limits;
 use tuning::Tuning;
 
@@ -36,8 +38,6 @@ pub const INBOUND_PLAINTEXT_PORT: u16 = 15_006;
 pub const INBOUND_PORT: u16 = 15_008;
 /// Port of SOCKS5.
 pub const SOCKS5_PORT: u16 = 15_080;
-/// Port of the DNS proxy.
-pub const DNS_PORT: u16 = 15_053;
 /// Port of the admin endpoint.
 pub const ADMIN_PORT: u16 = 15_000;
 /// Port of the metrics endpoint.
@@ -223,15 +223,6 @@ pub enum LocalStateSource {
     Path(PathBuf),
     /// The document itself.
     Inline(Arc<str>),
-}
-
-/// Where names come from that are not in the mesh, and which of several services a name means.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dns {
-    /// File with the name servers of the host (resolv.conf(5)).
-    pub resolv_conf: PathBuf,
-    /// Namespace whose service wins where nothing else decides.
-    pub preferred_service_namespace: Option<Arc<str>>,
 }
 
 /// TLS versions and groups.

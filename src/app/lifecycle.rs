@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use super::RunError;
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
-use super::dns::{self, Dns};
+use super::dns::Dns;
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards, broadcast};
 use super::signals::Signals;
 use super::state::State;
+use super::stop::drain;
 use crate::config::limits::SHARD_STUCK_AFTER;
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
@@ -78,8 +79,6 @@ pub enum StartError {
 
 /// Time the log gets to write its last lines.
 const LOG_FLUSH: Duration = Duration::from_secs(1);
-/// Time shards get to end once everything was forced.
-const FORCE_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a node until a signal or `/quitquitquit` has drained it.
 ///
@@ -363,52 +362,4 @@ fn died(event: Option<ShardEvent>) -> RunError {
             why: "all shards are gone".to_owned(),
         },
     }
-}
-
-/// Lets connections end until the deadline or a second signal, then ends them.
-async fn drain(
-    shards: &mut Shards,
-    names: &mut dns::Serving,
-    signals: &mut Signals,
-    deadline: Duration,
-) -> Result<(), RunError> {
-    let mailboxes = shards.mailboxes();
-    broadcast(&mailboxes, || Message::Drain);
-    let forced = tokio::select! {
-        result = all_answered(shards, names) => return result,
-        () = tokio::time::sleep(deadline) => "the deadline passed",
-        reason = signals.next() => reason,
-    };
-    tracing::warn!(target: "corelane::app", reason = forced, "ending the connections still open");
-    broadcast(&mailboxes, || Message::Force);
-    match tokio::time::timeout(FORCE_GRACE, all_ended(shards)).await {
-        Ok(result) => result,
-        Err(_) => Err(RunError::ShardStuck {
-            index: 0,
-            for_at_least: FORCE_GRACE,
-        }),
-    }
-}
-
-/// The last connection has ended, and the last name been told.
-async fn all_answered(shards: &mut Shards, names: &mut dns::Serving) -> Result<(), RunError> {
-    let ended = all_ended(shards).await;
-    names.ended().await;
-    ended
-}
-
-async fn all_ended(shards: &mut Shards) -> Result<(), RunError> {
-    while !shards.all_ended() {
-        match shards.event().await {
-            Some(ShardEvent::Ended {
-                index,
-                result: Err(why),
-            }) => {
-                return Err(RunError::ShardDied { index, why });
-            }
-            Some(ShardEvent::Ended { .. } | ShardEvent::Started { .. }) => {}
-            None => break,
-        }
-    }
-    Ok(())
 }

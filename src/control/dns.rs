@@ -11,6 +11,7 @@ pub mod hostnames;
 mod message;
 mod name_servers;
 mod names;
+mod report;
 mod serve;
 
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +31,7 @@ use crate::snapshot::{Generation, Snapshot};
 use forward::{Forwarder, Outcome};
 use message::{Incoming, Question};
 use names::{Asker, Family, SearchDomains, look_up};
+use report::{count, count_seconds, finish, limit_hit};
 
 pub use forward::ResolverError;
 pub use name_servers::{NameServers, ResolvConfError};
@@ -321,9 +323,7 @@ async fn forwarded(
     let outcome = forwarder
         .forward(question.name(), question.record_type())
         .await;
-    let labels = labels(question, transport, workload);
-    metrics::histogram!("istio_dns_upstream_request_duration_seconds", labels)
-        .record(started.elapsed());
+    count_seconds(question, transport, workload, started.elapsed());
     match outcome {
         Outcome::Answered {
             answers,
@@ -358,74 +358,6 @@ impl Reply {
             endpoints: 0,
         }
     }
-}
-
-/// Logs the reply and puts it into bytes.
-fn finish(
-    question: &Question,
-    transport: Transport,
-    workload: Option<&Workload>,
-    reply: Reply,
-) -> Option<Vec<u8>> {
-    let known = |text: Option<&str>| {
-        let text = text.filter(|text| !text.is_empty());
-        text.unwrap_or(UNKNOWN).to_owned()
-    };
-    tracing::event!(target: "dns", tracing::Level::DEBUG, {
-        src.workload = known(workload.map(|w| &*w.name)),
-        src.namespace = known(workload.map(|w| &*w.namespace)),
-        query = %question.record_type(),
-        domain = question.name().to_lowercase().to_ascii(),
-        result = reply.result,
-        endpoints = reply.endpoints
-    });
-    let limit = match transport {
-        Transport::Udp => question.udp_reply_bytes(),
-        Transport::Tcp => u16::MAX,
-    };
-    message::encode(&question.reply(reply), limit)
-}
-
-/// Value of a label nobody knows.
-const UNKNOWN: &str = "unknown";
-
-/// Labels of the four families of the contract (spec: telemetry 2.4).
-fn labels(
-    question: &Question,
-    transport: Transport,
-    workload: Option<&Workload>,
-) -> Vec<metrics::Label> {
-    let known = |text: Option<&Arc<str>>| {
-        let text = text.filter(|text| !text.is_empty());
-        text.map_or_else(|| UNKNOWN.to_owned(), ToString::to_string)
-    };
-    vec![
-        metrics::Label::new("request_query_type", question.type_label()),
-        metrics::Label::from_static_parts("request_protocol", transport.as_str()),
-        metrics::Label::new(
-            "source_canonical_service",
-            known(workload.map(|w| &w.canonical_name)),
-        ),
-        metrics::Label::new(
-            "source_canonical_revision",
-            known(workload.map(|w| &w.canonical_revision)),
-        ),
-    ]
-}
-
-fn count(
-    family: &'static str,
-    question: &Question,
-    transport: Transport,
-    workload: Option<&Workload>,
-) {
-    let labels = labels(question, transport, workload);
-    metrics::counter!(family, labels).increment(1);
-}
-
-/// Counts a limit that was reached.
-fn limit_hit(limit: &'static str) {
-    metrics::counter!("corelane_dns_limits_hit", "limit" => limit).increment(1);
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use hickory_resolver::net::{DnsError, NetError};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
-use super::limit_hit;
 use super::name_servers::NameServers;
+use super::report::limit_hit;
 use crate::config::limits::{
     DNS_CACHE_ENTRIES, DNS_CONNECT_TIMEOUT, DNS_FORWARD_TIMEOUT, DNS_FORWARDS_PER_CONNECTION_MAX,
 };

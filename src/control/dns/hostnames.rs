@@ -15,8 +15,9 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::NameServers;
 use super::forward::{ResolverError, Sockets, Use, resolver, says_no_records};
-use super::{NameServers, UNKNOWN, limit_hit};
+use super::report::{UNKNOWN, limit_hit};
 use crate::config::limits::{
     HOSTNAME_CACHE_ENTRIES, HOSTNAME_LOOKUPS_MAX, HOSTNAME_TIMEOUT, HOSTNAME_WAITERS_MAX,
     METRIC_LABEL_BYTES_MAX,

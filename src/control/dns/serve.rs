@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::message::{self, Incoming};
-use super::{Proxy, Step, Transport, limit_hit};
+use super::report::limit_hit;
+use super::{Proxy, Step, Transport};
 use crate::config::limits::{
     ACCEPT_BACKOFF_MAX, DNS_TCP_IDLE_TIMEOUT, DNS_TCP_PIPELINE_MAX, DNS_UDP_QUERY_BYTES_MAX,
 };
