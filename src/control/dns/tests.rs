@@ -727,3 +727,18 @@ fn a_query_under_way_is_answered_before_the_proxy_ends() {
         assert!(TcpStream::connect(world.address).await.is_err());
     });
 }
+
+#[test]
+fn both_families_of_loopback_can_have_one_port_for_both_transports() {
+    run(|_| async move {
+        let (_udp, tcp) = bind(any()).unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        let taken = bind((std::net::Ipv4Addr::LOCALHOST, port).into());
+        assert_eq!(taken.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        if !crate::sys::socket::ipv6_available() {
+            return;
+        }
+        let (udp, tcp) = bind((std::net::Ipv6Addr::LOCALHOST, port).into()).unwrap();
+        assert_eq!(udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+    });
+}

@@ -115,3 +115,28 @@ fn dns_address(addresses: &[SocketAddr]) -> Value {
 fn address(addr: SocketAddr) -> Value {
     json!({ "SocketAddr": addr })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_the_dns_proxy_is_shown_as_it_was_meant() {
+        for (addresses, expected) in [
+            (vec![], json!(null)),
+            (vec!["127.0.0.1:53"], json!({"Localhost": [false, 53]})),
+            (
+                vec!["127.0.0.1:53", "[::1]:53"],
+                json!({"Localhost": [true, 53]}),
+            ),
+            (vec!["10.0.0.1:53"], json!({"SocketAddr": "10.0.0.1:53"})),
+            (
+                vec!["127.0.0.1:53", "[::1]:54"],
+                json!([{"SocketAddr": "127.0.0.1:53"}, {"SocketAddr": "[::1]:54"}]),
+            ),
+        ] {
+            let parsed: Vec<SocketAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            assert_eq!(dns_address(&parsed), expected, "{addresses:?}");
+        }
+    }
+}
