@@ -112,7 +112,7 @@ impl Around<'_> {
         let mut client = TcpSide::new(client);
         let (mut recv, mut send) = stream.split();
         let relay = join(
-            copy::tcp_to_tunnel(&client.socket, &mut send, |n| self.up(n)),
+            copy::tcp_to_tunnel(&client.socket, &mut send, false, |n| self.up(n)),
             copy::tunnel_to_tcp(&mut recv, &client.socket, |n| self.down(n)),
         );
         let (reason, clean) = outcome(rt::race(self.close.wait(), relay).await);
@@ -126,7 +126,8 @@ impl Around<'_> {
         let (mut recv, mut send) = stream.split();
         let relay = join(
             copy::tunnel_to_tcp(&mut recv, &server.socket, |n| self.up(n)),
-            copy::tcp_to_tunnel(&server.socket, &mut send, |n| self.down(n)),
+            // Connected this moment: most servers speak after their client.
+            copy::tcp_to_tunnel(&server.socket, &mut send, true, |n| self.down(n)),
         );
         let (reason, clean) = outcome(rt::race(self.close.wait(), relay).await);
         server.clean = clean;

@@ -85,7 +85,7 @@ fn the_documented_command_line_gives_a_working_node() {
     };
     assert_eq!(workload.to_string(), "client.default (client)");
     assert_eq!(config.shards.count, 2);
-    assert!(config.shards.pin);
+    assert!(!config.shards.pin);
     assert_eq!(
         config.local_state,
         Some(LocalStateSource::Path("state.yaml".into()))
