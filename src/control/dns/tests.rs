@@ -51,6 +51,8 @@ type Script = Rc<dyn Fn(Message, Transport) -> Option<Message>>;
 pub(super) struct NameServer {
     address: SocketAddr,
     asked: Rc<RefCell<Vec<String>>>,
+    /// How long who asks waits for an answer before it asks again.
+    timeout: Duration,
     _tasks: [Abort; 2],
 }
 
@@ -87,8 +89,15 @@ impl NameServer {
         Self {
             address,
             asked,
+            timeout: PATIENCE,
             _tasks: [Abort(by_udp), Abort(by_tcp)],
         }
+    }
+
+    /// The same, for tests in which it does not answer.
+    pub(super) fn hasty(mut self) -> Self {
+        self.timeout = Duration::from_millis(100);
+        self
     }
 
     pub(super) fn asked(&self) -> Vec<String> {
@@ -97,7 +106,7 @@ impl NameServer {
 
     pub(super) fn servers(&self) -> NameServers {
         let mut options = ResolverOpts::default();
-        options.timeout = Duration::from_millis(200);
+        options.timeout = self.timeout;
         options.attempts = 1;
         options.edns0 = false;
         NameServers::at(self.address, options)
@@ -321,7 +330,8 @@ fn texts(message: &Message) -> Vec<String> {
 }
 
 fn silent() -> World {
-    World::with(|_, _| None)
+    let server = NameServer::start(|_, _| None).hasty();
+    World::new(server, settings(), vec![client()])
 }
 
 // ---- Tests ---------------------------------------------------------------------------------------
@@ -700,12 +710,12 @@ fn a_query_under_way_is_answered_before_the_proxy_ends() {
         // The server answers the second question only, which is asked once the proxy stops.
         let asked = Rc::new(std::cell::Cell::new(0));
         let counted = Rc::clone(&asked);
-        let mut server = NameServer::start(move |message, _| {
+        let server = NameServer::start(move |message, _| {
             counted.set(counted.get() + 1);
             let name = message.queries[0].name().to_string();
             (counted.get() > 1).then(|| answering(&message, vec![a(&name, [5, 5, 5, 5])]))
-        });
-        server.asked = Rc::default();
+        })
+        .hasty();
         let world = World::new(server, settings(), vec![client()]);
         let socket = UdpSocket::bind(any()).await.unwrap();
         let query = asking("late.test.", RecordType::A).to_vec().unwrap();

@@ -71,7 +71,8 @@ fn no_records_no_name_and_no_answer_are_told_apart() {
                 "missing.test." => Some(failing(&message, ResponseCode::NXDomain)),
                 _ => None,
             }
-        });
+        })
+        .hasty();
         let hostnames = hostnames(&server, true);
         let resolve = async |name: &str| within(hostnames.resolve(&name.into())).await;
         assert_eq!(resolve("empty.test").await, Ok(Arc::default()));
