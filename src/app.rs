@@ -2,11 +2,13 @@
 
 pub mod bind;
 mod credentials;
+mod dns;
 mod lifecycle;
 mod servers;
 pub mod shards;
 mod signals;
 mod state;
+mod stop;
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ pub mod schema;
 pub mod tuning;
 
 mod defaults;
+mod dns;
 mod file;
 mod host;
 mod mesh;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::workload::WorkloadInfo;
+pub use dns::{DNS_PORT, Dns};
 use limits::Limits;
 use tuning::Tuning;
 
@@ -90,6 +92,8 @@ pub struct Config {
     pub limits: Limits,
     /// Expert settings.
     pub tuning: Tuning,
+    /// Names of the mesh and of others.
+    pub dns: Dns,
     /// An application tunnel with PROXY protocol is dialled on loopback (spec: hbone 8).
     pub localhost_app_tunnel: bool,
     /// Whether responses carry baggage and request baggage is used.
@@ -171,6 +175,8 @@ pub struct Listeners {
     pub inbound: Option<SocketAddr>,
     /// SOCKS5.
     pub socks5: Option<SocketAddr>,
+    /// DNS proxy, UDP and TCP on each; off when empty.
+    pub dns: Vec<SocketAddr>,
     /// Admin endpoint; never a public address by default.
     pub admin: Vec<SocketAddr>,
     /// Metrics endpoint.

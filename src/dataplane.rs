@@ -17,6 +17,7 @@ mod capture;
 mod dial;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
+pub mod hostnames;
 mod inbound;
 mod listener;
 mod local;

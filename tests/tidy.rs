@@ -81,6 +81,8 @@ mod rules {
         ("tokio::net", &["control", "app"]),
         ("tokio::time", &["control", "app"]),
         ("hyper::", &["control"]),
+        ("hickory_proto::", &["control/dns"]),
+        ("hickory_resolver::", &["control/dns"]),
         ("clap::", &["cli"]),
     ];
 
@@ -134,6 +136,8 @@ mod rules {
         ("aws-lc-rs", [1, 19, 0]),
         ("rcgen", [0, 14, 10]),
         ("tokio", [1, 53, 0]),
+        ("hickory-proto", [0, 26, 1]),
+        ("hickory-resolver", [0, 26, 1]),
         ("tracing-subscriber", [0, 3, 23]),
     ];
 

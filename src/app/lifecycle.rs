@@ -12,10 +12,12 @@ use tokio::time::Instant;
 use super::RunError;
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
+use super::dns::Dns;
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards, broadcast};
 use super::signals::Signals;
 use super::state::State;
+use super::stop::drain;
 use crate::config::limits::SHARD_STUCK_AFTER;
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
@@ -25,7 +27,7 @@ use crate::control::readiness::Readiness;
 use crate::dataplane::balance::Neighbour;
 use crate::dataplane::rt;
 use crate::dataplane::shard::{Message, Plan, ShardMailbox};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Generation, Snapshot};
 use crate::sys;
 use crate::telemetry::line::LineFormat;
 use crate::telemetry::{Hub, HubOptions, LogWriter};
@@ -62,6 +64,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The DNS proxy has nobody to ask.
+    #[error("the DNS proxy has no name servers: {0}")]
+    NameServers(String),
     /// A shard's driver could not be built.
     #[error("shard {index} cannot start: {why}")]
     Shard {
@@ -74,8 +79,6 @@ pub enum StartError {
 
 /// Time the log gets to write its last lines.
 const LOG_FLUSH: Duration = Duration::from_secs(1);
-/// Time shards get to end once everything was forced.
-const FORCE_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a node until a signal or `/quitquitquit` has drained it.
 ///
@@ -136,7 +139,8 @@ async fn node(
     let certificates = Rc::new(Certificates::start(&config, &state.current()).await);
     let endpoints = servers::bind(&config)?;
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
-    let mut shards = start_shards(&config, &state, &certificates, &hub, descriptors)?;
+    let dns = Dns::bind(&config, &readiness)?;
+    let mut shards = start_shards(&config, &state, &certificates, &hub, &dns, descriptors)?;
     await_drivers(&mut shards).await?;
     certificates.tell(shards.mailboxes());
     let watchdog = shards.watchdog();
@@ -153,15 +157,13 @@ async fn node(
             state: state.subscribe(),
             credentials: certificates.subscribe(),
             watchdog: watchdog.clone(),
-            quit: Box::new({
-                let quit = Arc::clone(&quit);
-                move || quit.notify_one()
-            }),
+            quit: ending(&quit),
         },
         &stopped,
     );
     state_task.done(now());
     proxy_task.done(now());
+    let mut names = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
     tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
     let background = background(
         &config,
@@ -170,6 +172,7 @@ async fn node(
         shards.mailboxes(),
         &hub,
         recorder,
+        names.published(),
     );
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
     let mut beside = std::pin::pin!(async {
@@ -191,9 +194,15 @@ async fn node(
     let _ = stop.send(true);
     ended?;
     tokio::select! {
-        drained = drain(&mut shards, &mut signals, config.timeouts.drain) => drained,
+        drained = drain(&mut shards, &mut names, &mut signals, config.timeouts.drain) => drained,
         () = &mut beside => Ok(()),
     }
+}
+
+/// Ends the node when it is called.
+fn ending(quit: &Arc<Notify>) -> Box<dyn Fn() + Send + Sync> {
+    let quit = Arc::clone(quit);
+    Box::new(move || quit.notify_one())
 }
 
 /// The runtime's clock.
@@ -226,6 +235,7 @@ fn start_shards(
     state: &State,
     certificates: &Certificates,
     hub: &Hub,
+    dns: &Dns,
     descriptors: u64,
 ) -> Result<Shards, StartError> {
     let listeners = bind_all(config)?;
@@ -267,6 +277,7 @@ fn start_shards(
             listeners,
             shards,
             inbox,
+            questions: dns.questions(),
             heartbeat: Arc::default(),
             descriptors,
         };
@@ -316,6 +327,7 @@ async fn background(
     mailboxes: Vec<ShardMailbox>,
     hub: &Hub,
     recorder: metrics_exporter_prometheus::PrometheusHandle,
+    generation: watch::Sender<Generation>,
 ) {
     let housekeeping = async {
         let mut every = tokio::time::interval(Duration::from_secs(5));
@@ -327,6 +339,7 @@ async fn background(
     };
     let published = |snapshot: &Snapshot| {
         broadcast(&mailboxes, || Message::Changed);
+        generation.send_replace(snapshot.generation());
         certificates.need(config, snapshot);
     };
     tokio::join!(state.follow(published), housekeeping);
@@ -349,44 +362,4 @@ fn died(event: Option<ShardEvent>) -> RunError {
             why: "all shards are gone".to_owned(),
         },
     }
-}
-
-/// Lets connections end until the deadline or a second signal, then ends them.
-async fn drain(
-    shards: &mut Shards,
-    signals: &mut Signals,
-    deadline: Duration,
-) -> Result<(), RunError> {
-    let mailboxes = shards.mailboxes();
-    broadcast(&mailboxes, || Message::Drain);
-    let forced = tokio::select! {
-        result = all_ended(shards) => return result,
-        () = tokio::time::sleep(deadline) => "the deadline passed",
-        reason = signals.next() => reason,
-    };
-    tracing::warn!(target: "corelane::app", reason = forced, "ending the connections still open");
-    broadcast(&mailboxes, || Message::Force);
-    match tokio::time::timeout(FORCE_GRACE, all_ended(shards)).await {
-        Ok(result) => result,
-        Err(_) => Err(RunError::ShardStuck {
-            index: 0,
-            for_at_least: FORCE_GRACE,
-        }),
-    }
-}
-
-async fn all_ended(shards: &mut Shards) -> Result<(), RunError> {
-    while !shards.all_ended() {
-        match shards.event().await {
-            Some(ShardEvent::Ended {
-                index,
-                result: Err(why),
-            }) => {
-                return Err(RunError::ShardDied { index, why });
-            }
-            Some(ShardEvent::Ended { .. } | ShardEvent::Started { .. }) => {}
-            None => break,
-        }
-    }
-    Ok(())
 }

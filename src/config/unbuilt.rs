@@ -32,7 +32,6 @@ pub(super) struct Variable {
 const NO_CONTROL_PLANE: &str = "this node does not talk to a control plane";
 const NO_CA: &str = "certificates come from CORELANE_IDENTITY_DIR";
 const NO_SHARED: &str = "only a shared node talks to a node agent";
-const NO_DNS: &str = "this version has no DNS proxy";
 
 const fn refuse(name: &'static str, what: &'static str, instead: &'static str) -> Variable {
     Variable {
@@ -101,22 +100,13 @@ pub(super) const VARIABLES: &[Variable] = &[
     warn("SECRET_TTL", NO_CA),
     warn("INPOD_UDS", NO_SHARED),
     warn("INPOD_PORT_REUSE", NO_SHARED),
-    warn("PREFERED_SERVICE_NAMESPACE", NO_DNS),
 ];
 
 /// Node metadata this version reads; other entries only matter to a control plane.
-pub(super) const METADATA_READ: [&str; 4] = [
-    "CLUSTER_ID",
-    "DNS_CAPTURE",
-    "DNS_PROXY_ADDR",
-    "ISTIO_VERSION",
-];
+pub(super) const METADATA_READ: [&str; 2] = ["CLUSTER_ID", "ISTIO_VERSION"];
 
 /// Why other metadata has no effect.
 pub(super) const METADATA_UNREAD: &str = NO_CONTROL_PLANE;
-
-/// Why the address of the DNS proxy has no effect.
-pub(super) const DNS_UNBUILT: &str = NO_DNS;
 
 /// Families in which a variable that means nothing is probably a typing mistake.
 pub(super) const FAMILIES: [&str; 8] = [

@@ -17,6 +17,7 @@ use pin_project_lite::pin_project;
 
 use super::admission::{Admission, Slots};
 use super::balance::Balance;
+use super::hostnames::Hostnames;
 use super::listener::{self, Kind};
 use super::local::LocalKey;
 use super::pool::Pool;
@@ -58,6 +59,7 @@ pub(crate) struct Shard {
     /// A task without which the shard must not go on has panicked; its name.
     broken: Signal<&'static str>,
     pub(crate) hbone: hbone::Settings,
+    pub(crate) hostnames: Hostnames,
     slots: Slots,
     pub(super) balance: Balance,
     /// What its listeners are for, by position.
@@ -93,6 +95,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         listeners,
         shards,
         inbox,
+        questions,
         heartbeat,
         ..
     } = plan;
@@ -117,6 +120,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         force: Signal::default(),
         broken: Signal::default(),
         hbone: tunnel_settings::new(&config, &telemetry),
+        hostnames: Hostnames::new(index, questions),
         slots: Slots::new(
             (limits.connections_max(plan.descriptors) / parts).max(1),
             Arc::clone(balance.own()),
@@ -284,6 +288,7 @@ impl Shard {
                 heartbeat.store(number, Ordering::Relaxed);
                 self.telemetry.counters().heartbeat.add(1);
             }
+            Message::Resolved(ticket, answer) => self.hostnames.answered(ticket, answer),
             Message::Adopt(handed) => {
                 listener::adopt(self, handed);
                 self.idle.beat();

@@ -4,6 +4,7 @@ mod capture;
 mod conversations;
 mod drain;
 mod faults;
+mod hostnames;
 mod life;
 mod limits;
 mod memory;

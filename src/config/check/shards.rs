@@ -144,6 +144,7 @@ mod tests {
             cpus: vec![0, 1, 2, 3],
             quota,
             ipv6: true,
+            ipv6_loopback: true,
         };
         assert!(pins(4, &host(None)));
         assert!(!pins(5, &host(None)));

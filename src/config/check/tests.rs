@@ -1,6 +1,7 @@
 //! From texts to a configuration: the reference's corner cases, origins, and what is refused.
 
 mod broken;
+mod dns;
 mod docs;
 mod tuning;
 mod variables;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::super::balance::{Handed, Neighbour};
+use super::super::hostnames::{Answer, Questions};
 use super::super::rt::{Inbox, Mailbox};
 use crate::config::{Config, ForwardTarget};
 use crate::snapshot::Snapshot;
@@ -24,6 +25,8 @@ pub enum Message {
     Force,
     /// Answer by storing this number in the heartbeat.
     Ping(u64),
+    /// The answer to the question with this ticket.
+    Resolved(u64, Answer),
     /// Serve a connection that another shard accepted.
     Adopt(Handed),
 }
@@ -75,6 +78,8 @@ pub struct Plan {
     pub shards: Vec<Neighbour>,
     /// Its messages.
     pub inbox: Inbox<Message>,
+    /// Where it asks for hostnames.
+    pub questions: Questions,
     /// Stores the newest ping's number.
     pub heartbeat: Arc<AtomicU64>,
     /// Descriptor limit of the process.

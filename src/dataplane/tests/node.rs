@@ -9,11 +9,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::mpsc;
+
 use crate::config::limits::{LISTEN_BACKLOG, Limits};
 use crate::config::{
     Config, DriverChoice, ForwardTarget, Http2, Listeners, LogConfig, LogFormat, NodeMode, Pool,
     ServiceAccountRef, Shards, SocketOptions, Timeouts, TlsConfig,
 };
+use crate::dataplane::hostnames::Question;
 use crate::dataplane::rt;
 use crate::dataplane::shard::{self, ListenerRole, Message, Plan, PlannedListener, ShardMailbox};
 use crate::model::identity::Identity;
@@ -66,6 +69,10 @@ pub(super) fn config() -> Config {
         timeouts: Timeouts::default(),
         limits: Limits::default(),
         tuning: crate::config::tuning::Tuning::default(),
+        dns: crate::config::Dns {
+            resolv_conf: "/etc/resolv.conf".into(),
+            preferred_service_namespace: None,
+        },
         localhost_app_tunnel: true,
         response_baggage: true,
         authz_info_logging: false,
@@ -144,6 +151,7 @@ impl Node {
         let addrs = listeners.iter().map(|planned| planned.addr).collect();
         let (mailbox, inbox) = rt::mailbox().unwrap();
         let telemetry = hub.shard(0);
+        let (questions, asked) = mpsc::channel(16);
         let counters = telemetry.shared_counters();
         let plan = Plan {
             index: 0,
@@ -154,6 +162,7 @@ impl Node {
             listeners,
             shards: Vec::new(),
             inbox,
+            questions,
             heartbeat: Arc::new(AtomicU64::new(0)),
             descriptors: 20_000,
         };
@@ -171,6 +180,7 @@ impl Node {
             builder,
             counters,
             memory: held.recv().unwrap(),
+            asked,
             thread: Some(thread),
             log,
             hub,
@@ -236,6 +246,8 @@ pub(super) struct Running {
     pub(super) counters: Arc<ShardCounters>,
     /// What the shard's thread holds.
     pub(super) memory: &'static Held,
+    /// What the shard wants to know of hostnames.
+    pub(super) asked: mpsc::Receiver<Question>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
     log: Receiver<Vec<u8>>,
     hub: Hub,
