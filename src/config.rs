@@ -12,6 +12,7 @@ pub mod server;
 pub mod tuning;
 
 mod defaults;
+mod dns;
 mod file;
 mod host;
 mod mesh;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::workload::WorkloadInfo;
+pub use dns::{DNS_PORT, Dns};
 use limits::Limits;
 use server::{CertificateAuthority, Discovery, TokenSource};
 use tuning::Tuning;
@@ -100,6 +102,8 @@ pub struct Config {
     pub limits: Limits,
     /// Expert settings.
     pub tuning: Tuning,
+    /// Names of the mesh and of others.
+    pub dns: Dns,
     /// An application tunnel with PROXY protocol is dialled on loopback (spec: hbone 8).
     pub localhost_app_tunnel: bool,
     /// Whether responses carry baggage and request baggage is used.
@@ -181,6 +185,8 @@ pub struct Listeners {
     pub inbound: Option<SocketAddr>,
     /// SOCKS5.
     pub socks5: Option<SocketAddr>,
+    /// DNS proxy, UDP and TCP on each; off when empty.
+    pub dns: Vec<SocketAddr>,
     /// Admin endpoint; never a public address by default.
     pub admin: Vec<SocketAddr>,
     /// Metrics endpoint.

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod certs;
+pub mod dns;
 pub mod dump;
 pub mod exposition;
 pub mod grpc;

@@ -18,6 +18,7 @@ pub mod demand;
 mod dial;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
+pub mod hostnames;
 mod inbound;
 mod listener;
 mod local;
@@ -32,6 +33,7 @@ mod relay;
 mod revocation;
 pub mod rt;
 pub mod shard;
+mod slot;
 mod socket_options;
 mod socks;
 mod table;

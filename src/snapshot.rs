@@ -147,20 +147,22 @@ impl Snapshot {
         hostname: &str,
         client_namespace: Option<&str>,
     ) -> Option<&Arc<Service>> {
-        self.services.by_host(hostname, client_namespace, None)
+        self.services
+            .by_host(hostname, client_namespace, None, &|_| true)
     }
 
-    /// As [`Self::service_by_host`], with a namespace that wins over the first stored service
-    /// (`PREFERED_SERVICE_NAMESPACE`, for DNS).
+    /// As [`Self::service_by_host`], among the `usable` services only and with a namespace that wins
+    /// over the first stored service (`PREFERED_SERVICE_NAMESPACE`, for DNS).
     #[must_use]
     pub fn service_by_host_preferring(
         &self,
         hostname: &str,
         client_namespace: Option<&str>,
-        preferred_namespace: &str,
+        preferred_namespace: Option<&str>,
+        usable: &dyn Fn(&Service) -> bool,
     ) -> Option<&Arc<Service>> {
         self.services
-            .by_host(hostname, client_namespace, Some(preferred_namespace))
+            .by_host(hostname, client_namespace, preferred_namespace, usable)
     }
 
     /// Service by primary key; no visibility filter.

@@ -5,6 +5,8 @@
 pub mod affinity;
 pub mod event;
 pub mod fds;
+#[cfg(test)]
+pub(crate) mod heap;
 pub mod limits;
 pub mod netns;
 pub mod pipe;

@@ -13,7 +13,7 @@ use super::state::State;
 use crate::config::Config;
 use crate::control::readiness::Task;
 use crate::dataplane::shard::{Message, ShardMailbox};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Generation, Snapshot};
 use crate::telemetry::Hub;
 
 /// How often old series are dropped.
@@ -29,6 +29,8 @@ pub(super) struct Background<'a> {
     pub(super) certificates: Rc<Certificates>,
     pub(super) mailboxes: Vec<ShardMailbox>,
     pub(super) hub: &'a Hub,
+    /// Told the number of each snapshot that is published.
+    pub(super) generation: watch::Sender<Generation>,
     pub(super) recorder: metrics_exporter_prometheus::PrometheusHandle,
     /// Done when the gate opens.
     pub(super) ready: Task,
@@ -44,6 +46,7 @@ impl Background<'_> {
             certificates,
             mailboxes,
             hub,
+            generation,
             recorder,
             ready,
         } = self;
@@ -65,6 +68,7 @@ impl Background<'_> {
         };
         let published = |snapshot: &Snapshot| {
             broadcast(&mailboxes, || Message::Changed);
+            generation.send_replace(snapshot.generation());
             certificates.need(config, snapshot);
         };
         let synced = discovery.as_ref().map(Discovery::synced);

@@ -14,6 +14,7 @@ use super::background::Background;
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
 use super::discovery::Discovery;
+use super::dns::Dns;
 use super::ending::Ending;
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards};
@@ -67,6 +68,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The DNS proxy has nobody to ask.
+    #[error("the DNS proxy has no name servers: {0}")]
+    NameServers(String),
     /// A shard's driver could not be built.
     #[error("shard {index} cannot start: {why}")]
     Shard {
@@ -140,11 +144,13 @@ async fn node(
     let endpoints = servers::bind(&config)?;
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
     let discovery = Discovery::new(&config);
+    let dns = Dns::bind(&config, &readiness)?;
     let started_from = Started {
         config: &config,
         state: &state,
         certificates: &certificates,
         discovery: discovery.as_ref(),
+        dns: &dns,
         hub: &hub,
         descriptors,
     };
@@ -165,14 +171,12 @@ async fn node(
             state: state.subscribe(),
             credentials: certificates.subscribe(),
             watchdog: watchdog.clone(),
-            quit: Box::new({
-                let quit = Arc::clone(&quit);
-                move || quit.notify_one()
-            }),
+            quit: ending(&quit),
         },
         &stopped,
     );
     proxy_task.done(now());
+    let mut names = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
     tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
     let background = Background {
         config: &config,
@@ -182,6 +186,7 @@ async fn node(
         mailboxes: shards.mailboxes(),
         hub: &hub,
         recorder,
+        generation: names.published(),
         ready: state_task,
     };
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
@@ -196,7 +201,15 @@ async fn node(
         stop,
         deadline: config.timeouts.drain,
     };
-    ending.await_it(&mut shards, &mut signals, beside).await
+    ending
+        .await_it(&mut shards, &mut names, &mut signals, beside)
+        .await
+}
+
+/// Ends the node when it is called.
+fn ending(quit: &Arc<Notify>) -> Box<dyn Fn() + Send + Sync> {
+    let quit = Arc::clone(quit);
+    Box::new(move || quit.notify_one())
 }
 
 /// The runtime's clock.
@@ -230,6 +243,7 @@ struct Started<'a> {
     state: &'a State,
     certificates: &'a Certificates,
     discovery: Option<&'a Discovery>,
+    dns: &'a Dns,
     hub: &'a Hub,
     descriptors: u64,
 }
@@ -240,6 +254,7 @@ fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
         state,
         certificates,
         discovery,
+        dns,
         hub,
         descriptors,
     } = *from;
@@ -282,6 +297,7 @@ fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
             listeners,
             shards,
             inbox,
+            questions: dns.questions(),
             heartbeat: Arc::default(),
             open: discovery.is_none(),
             asker: discovery.and_then(|discovery| discovery.asker(index)),

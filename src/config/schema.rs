@@ -36,7 +36,7 @@ settings! {
     Network "network" ["NETWORK"] "own network";
     NodeName "nodeName" ["NODE_NAME"] "own node; restricts which workloads are local";
     ClusterId "clusterId" ["ISTIO_META_CLUSTER_ID", "CLUSTER_ID"] "own cluster";
-    ClusterDomain "clusterDomain" ["CLUSTER_DOMAIN"] "DNS domain of the cluster; only a DNS proxy uses it";
+    ClusterDomain "clusterDomain" ["CLUSTER_DOMAIN"] "DNS domain of the cluster, for the DNS proxy";
     TrustDomain "trustDomain" ["TRUST_DOMAIN"] "own trust domain, for logs and forwards";
     EnableProxy "enableProxy" ["ENABLE_PROXY"] "run the capturing listeners, HBONE and SOCKS5";
     Ipv6Enabled "ipv6Enabled" ["IPV6_ENABLED"] "use IPv6 where the kernel has it";
@@ -54,6 +54,9 @@ settings! {
     ListenInbound "listeners.inbound" [] "HBONE";
     ListenSocks5 "listeners.socks5" [] "SOCKS5";
     EnableSocks5 "" ["UNSTABLE_ENABLE_SOCKS5"] "run SOCKS5";
+    ListenDns "listeners.dns" [] "DNS proxy, UDP and TCP, one or more addresses";
+    DnsCapture "" ["ISTIO_META_DNS_CAPTURE"] "run the DNS proxy";
+    DnsProxyAddr "" ["ISTIO_META_DNS_PROXY_ADDR"] "address of the DNS proxy: IP:PORT, or `localhost:PORT` for both families";
     ListenAdmin "listeners.admin" [] "admin endpoint, one or more addresses";
     AdminPort "" [] "port of the admin endpoint by ProxyConfig `proxyAdminPort`";
     ListenStats "listeners.stats" [] "metrics endpoint";
@@ -133,6 +136,8 @@ settings! {
     TuneBusyPoll "tuning.busyPollMicros" [] "SO_BUSY_POLL; `auto`: the host's";
     TuneBacklog "tuning.listenBacklog" [] "connections that may wait for a listener of a shard";
     TuneSteering "tuning.steering" [] "shard of a new connection: by `hash`, or by the `cpu` that received it";
+    ResolvConf "dns.resolvConf" [] "file with the name servers that are asked for what is not in the mesh";
+    PreferredServiceNamespace "dns.preferredServiceNamespace" ["PREFERED_SERVICE_NAMESPACE"] "namespace whose service wins where several have the name that is asked for";
     LocalhostAppTunnel "localhostAppTunnel" ["LOCALHOST_APP_TUNNEL"] "dial application tunnels with PROXY protocol on loopback";
     ResponseBaggage "responseBaggage" ["ENABLE_RESPONSE_BAGGAGE"] "send baggage in responses and use that of requests";
     AuthzInfoLogging "authzInfoLogging" ["AUTHZ_POLICY_INFO_LOGGING"] "log policy decisions at info";
@@ -201,6 +206,7 @@ impl Key {
                 | Self::Driver
                 | Self::TlsRecords
                 | Self::HboneEngine
+                | Self::PreferredServiceNamespace
         )
     }
 }

@@ -30,7 +30,6 @@ pub(super) const NO_CONTROL_PLANE: &str = "this node does not talk to a control 
 /// Why what concerns an authority has no effect without one.
 pub(super) const NO_CA: &str = "this node does not talk to a certificate authority";
 const NO_SHARED: &str = "only a shared node talks to a node agent";
-const NO_DNS: &str = "this version has no DNS proxy";
 
 const fn warn(name: &'static str, what: &'static str) -> Variable {
     Variable {
@@ -55,7 +54,6 @@ pub(super) const VARIABLES: &[Variable] = &[
     ),
     warn("INPOD_UDS", NO_SHARED),
     warn("INPOD_PORT_REUSE", NO_SHARED),
-    warn("PREFERED_SERVICE_NAMESPACE", NO_DNS),
 ];
 
 /// Node metadata this node reads itself; other entries only matter to a control plane.
@@ -65,9 +63,6 @@ pub(super) const METADATA_READ: [&str; 4] = [
     "DNS_PROXY_ADDR",
     "ISTIO_VERSION",
 ];
-
-/// Why the address of the DNS proxy has no effect.
-pub(super) const DNS_UNBUILT: &str = NO_DNS;
 
 /// Families in which a variable that means nothing is probably a typing mistake.
 pub(super) const FAMILIES: [&str; 8] = [

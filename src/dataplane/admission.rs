@@ -80,37 +80,34 @@ pub(crate) struct Slots {
     load: Arc<Load>,
 }
 
-/// A place among them; free again when dropped.
-#[derive(Debug)]
-pub(crate) struct Slot(Rc<Slots>);
-
 impl Slots {
-    pub(crate) fn new(max: u64, load: Arc<Load>) -> Rc<Self> {
-        Rc::new(Self {
+    pub(crate) fn new(max: u64, load: Arc<Load>) -> Self {
+        Self {
             max,
             used: Cell::new(0),
             load,
-        })
+        }
     }
 
-    /// A place, if one is free.
-    pub(crate) fn take(self: &Rc<Self>) -> Option<Slot> {
+    /// Takes a slot, if one is free; [`Slots::give_back`] must follow.
+    #[must_use]
+    pub(crate) fn take(&self) -> bool {
         let used = self.used.get();
-        (used < self.max).then(|| {
+        let free = used < self.max;
+        if free {
             self.set(used + 1);
-            Slot(Rc::clone(self))
-        })
+        }
+        free
+    }
+
+    /// Frees a slot that was taken.
+    pub(crate) fn give_back(&self) {
+        self.set(self.used.get() - 1);
     }
 
     fn set(&self, used: u64) {
         self.used.set(used);
         self.load.set_open(used);
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.set(self.0.used.get() - 1);
     }
 }
 
@@ -137,11 +134,12 @@ mod tests {
     #[test]
     fn slots_are_as_many_as_they_say_and_come_back() {
         let slots = Slots::new(2, Arc::default());
-        let held = [slots.take().unwrap(), slots.take().unwrap()];
-        assert!(slots.take().is_none());
-        drop(held);
+        assert!(slots.take() && slots.take());
+        assert!(!slots.take());
+        slots.give_back();
+        slots.give_back();
         assert_eq!(slots.used.get(), 0);
-        assert!(slots.take().is_some());
+        assert!(slots.take());
     }
 
     #[test]

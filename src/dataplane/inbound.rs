@@ -10,8 +10,9 @@ use std::rc::Rc;
 use super::listener::Accepted;
 use super::local;
 use super::revocation;
-use super::rt::{self, First, PollSocket};
+use super::rt::{self, PollSocket};
 use super::shard::Shard;
+use super::slot::Slot;
 use super::tunnel_life::TunnelLife;
 use crate::hbone::server::{self, DrainHandle, Incoming, Server};
 use crate::model::close::CloseReason;
@@ -20,9 +21,6 @@ use crate::telemetry::counters::{Limit, Role};
 use crate::telemetry::flow::Direction;
 use crate::tls::revocation::Revocable;
 use crate::tls::{self, Peer, TlsStream};
-
-#[cfg(test)]
-pub(super) use stream::serve as stream_task;
 
 /// One tunnel a peer opened, as its streams see it.
 #[derive(Debug)]
@@ -55,18 +53,11 @@ impl Tunnel {
 }
 
 /// Serves one connection of port 15008.
-pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted) {
-    let socket = Rc::clone(&accepted.socket);
+pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted, _place: Slot) {
     // Boxed: an open tunnel must not hold the room its handshake took.
-    let up = Box::pin(establish(&shard, transparent, accepted));
-    let ended = rt::race(shard.force.wait(), async {
-        if let Some((tunnel, server, life, peer)) = up.await {
-            streams(&shard, &tunnel, server, life, peer).await;
-        }
-    })
-    .await;
-    if let First::Left(()) = ended {
-        socket.reset_on_close();
+    let up = Box::pin(establish(&shard, transparent, accepted)).await;
+    if let Some((tunnel, server, life, peer)) = up {
+        streams(&shard, &tunnel, server, life, peer).await;
     }
 }
 
@@ -231,7 +222,7 @@ fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
         }
     };
     // A stream takes a descriptor as a connection does, and a peer may open many in one tunnel.
-    let Some(slot) = shard.slot() else {
+    let Some(slot) = shard.slot(None) else {
         shard.refused(
             Direction::Inbound,
             client,
@@ -242,5 +233,6 @@ fn start(shard: &Rc<Shard>, tunnel: &Rc<Tunnel>, incoming: Incoming) {
     };
     let (ours, tunnel) = (Rc::clone(shard), Rc::clone(tunnel));
     let task = stream::serve(ours, tunnel, request, respond, at, slot);
-    shard.spawn(task, || {});
+    // Dropped, its stream is reset, and the application's connection too.
+    shard.spawn_set_up(Box::pin(task), || {});
 }

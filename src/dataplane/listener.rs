@@ -4,14 +4,15 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::admission::Slot;
 use super::balance::{Handed, Weight};
 use super::local::LocalKey;
-use super::rt::{self, First, Listener, Signal, Socket};
+use super::rt::{self, First, Listener, Socket};
 use super::shard::{ListenerRole, PlannedListener, Shard};
+use super::slot::Slot;
 use super::{inbound, outbound, passthrough, socks};
 use crate::config::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN, ACCEPTS_PER_TURN_MAX};
 use crate::config::{Config, ForwardTarget};
@@ -231,7 +232,7 @@ fn admit(shard: &Rc<Shard>, listener: usize, fd: OwnedFd, peer: SocketAddr) {
     };
     let client = ClientAddr::new(peer);
     let counters = shard.telemetry.counters();
-    let Some(slot) = shard.slot() else {
+    let Some(slot) = shard.slot(Some(kind.direction())) else {
         sys::socket::reset_on_close(sys::fds::borrow(&fd));
         return;
     };
@@ -243,62 +244,35 @@ fn admit(shard: &Rc<Shard>, listener: usize, fd: OwnedFd, peer: SocketAddr) {
             return;
         }
     };
-    let open = Open::new(shard, slot, kind.direction());
     let accepted = Accepted {
         socket: Rc::clone(&socket),
         client,
         at: rt::now(),
     };
-    let task = serve(Rc::clone(shard), kind.clone(), accepted, open);
-    shard.spawn(task, move || socket.reset_on_close());
+    let task = serve(shard, kind, accepted, slot);
+    shard.spawn_set_up(task, move || socket.reset_on_close());
 }
 
-async fn serve(shard: Rc<Shard>, kind: Kind, accepted: Accepted, _open: Open) {
-    let client = accepted.client.ip();
-    match kind {
+fn serve(
+    shard: &Rc<Shard>,
+    kind: &Kind,
+    accepted: Accepted,
+    slot: Slot,
+) -> Pin<Box<dyn Future<Output = ()>>> {
+    let (shard, client) = (Rc::clone(shard), accepted.client.ip());
+    match kind.clone() {
         Kind::Outbound(local, port) => {
             let local = local.or_of_client(client);
-            Box::pin(outbound::captured(shard, local, port, accepted)).await;
+            Box::pin(outbound::captured(shard, local, port, accepted, slot))
         }
-        Kind::Forward(local, to) => Box::pin(outbound::forward(shard, local, to, accepted)).await,
+        Kind::Forward(local, to) => Box::pin(outbound::forward(shard, local, to, accepted, slot)),
         Kind::Socks(local) => {
             let local = local.or_of_client(client);
-            Box::pin(socks::serve(shard, local, accepted)).await;
+            Box::pin(socks::serve(shard, local, accepted, slot))
         }
         Kind::Plaintext(transparent, port) => {
-            Box::pin(passthrough::serve(shard, transparent, port, accepted)).await;
+            Box::pin(passthrough::serve(shard, transparent, port, accepted, slot))
         }
-        Kind::Inbound(transparent) => Box::pin(inbound::serve(shard, transparent, accepted)).await,
+        Kind::Inbound(transparent) => Box::pin(inbound::serve(shard, transparent, accepted, slot)),
     }
-}
-
-/// Counts an accepted connection for as long as its task lives, however it ends.
-struct Open {
-    shard: Rc<Shard>,
-    direction: Direction,
-    _slot: Slot,
-}
-
-impl Open {
-    fn new(shard: &Rc<Shard>, slot: Slot, direction: Direction) -> Self {
-        shard.telemetry.counters().connections_open.add(1);
-        shard.telemetry.socket_opened(direction);
-        Self {
-            shard: Rc::clone(shard),
-            direction,
-            _slot: slot,
-        }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.shard.telemetry.counters().connections_open.add(-1);
-        self.shard.telemetry.socket_closed(self.direction);
-    }
-}
-
-/// Never fires: for connections that no policy is rechecked for.
-pub(crate) fn never<T: Clone>() -> Signal<T> {
-    Signal::default()
 }

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use super::capture::{self, Captured};
 use super::demand;
 use super::dial::{self, DialError};
-use super::listener::{Accepted, never};
+use super::hostnames;
+use super::listener::Accepted;
 use super::local::LocalKey;
 use super::pool::{self, Key};
-use super::relay::{self, Side};
-use super::rt::{self, First, Socket};
+use super::relay::{self, Connection, Side};
+use super::rt::{self, Socket};
 use super::shard::Shard;
+use super::slot::Slot;
 use crate::config::ForwardTarget;
 use crate::decision::authorize::Permit;
-use crate::decision::route::{NextHop, Route, RouteRequest, Target, Via, route};
+use crate::decision::route::{NextHop, Route, RouteError, RouteRequest, Target, Via, route};
 use crate::hbone::connect::{ConnectRequest, Forwarded};
 use crate::model::baggage::Baggage;
 use crate::model::close::CloseReason;
@@ -26,9 +28,15 @@ use crate::telemetry::OpenFlow;
 use crate::telemetry::flow::{Direction, Flow, Party};
 
 /// Serves a captured connection; `own_port` is its listener's.
-pub(crate) async fn captured(shard: Rc<Shard>, local: LocalKey, own_port: u16, accepted: Accepted) {
+pub(crate) async fn captured(
+    shard: Rc<Shard>,
+    local: LocalKey,
+    own_port: u16,
+    accepted: Accepted,
+    slot: Slot,
+) {
     match capture::destination(&accepted.socket, own_port) {
-        Ok(to) => run(&shard, &local, accepted, Target::Address(to)).await,
+        Ok(to) => run(&shard, &local, accepted, slot, Target::Address(to)).await,
         Err(error) => {
             let client = accepted.client.get();
             shard.refused(Direction::Outbound, client, None, &error);
@@ -43,23 +51,17 @@ pub(crate) async fn forward(
     local: LocalKey,
     to: ForwardTarget,
     accepted: Accepted,
+    slot: Slot,
 ) {
-    run(&shard, &local, accepted, capture::forward_target(&to)).await;
+    let target = capture::forward_target(&to);
+    run(&shard, &local, accepted, slot, target).await;
 }
 
-async fn run(shard: &Rc<Shard>, local: &LocalKey, accepted: Accepted, target: Target) {
+async fn run(shard: &Rc<Shard>, local: &LocalKey, accepted: Accepted, slot: Slot, target: Target) {
     let socket = Rc::clone(&accepted.socket);
-    // Boxed, like every set-up: an idle relay must not hold the room it took.
-    let open = Box::pin(prepare(shard, local, accepted, target));
-    let ended = rt::race(shard.force.wait(), async {
-        match open.await {
-            Some(open) => open.relay(shard).await,
-            None => socket.reset_on_close(),
-        }
-    })
-    .await;
-    if let First::Left(()) = ended {
-        socket.reset_on_close();
+    match prepare(shard, local, accepted, target).await {
+        Some(open) => open.relay(slot),
+        None => socket.reset_on_close(),
     }
 }
 
@@ -100,8 +102,8 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// Relays to the end and reports.
-    pub(crate) async fn relay(self, shard: &Shard) {
+    /// Starts the relay.
+    pub(crate) fn relay(self, slot: Slot) {
         let Self {
             client,
             server,
@@ -112,8 +114,12 @@ impl Open {
         #[cfg(any(test, feature = "faults"))]
         super::faults::trip(port);
         let (sides, permit) = ((Side::Tcp(client), server), Permit::outbound());
-        let reason = relay::run(shard, sides, permit, &flow, &never()).await;
-        flow.finish(&reason, rt::now());
+        let connection = Connection {
+            slot,
+            flow,
+            closed: (),
+        };
+        relay::start(connection, sides, permit);
     }
 }
 
@@ -144,18 +150,40 @@ async fn decide(shard: &Shard, captured: &Captured) -> Result<Route, CloseReason
     .map_err(|error| CloseReason::Route(error.to_string()))
 }
 
+/// The route with the address that is dialled: a hostname is resolved now, an address of the family
+/// the client asked for first (spec: routing 3.5).
+async fn resolved(
+    shard: &Shard,
+    captured: &Captured,
+    route: Route,
+) -> Result<(Route, SocketAddr), RouteError> {
+    let host = match &route.next_hop {
+        NextHop::Address(addr) => return Ok((route.clone(), *addr)),
+        NextHop::Hostname(host, _) => host,
+    };
+    let Some(answers) = hostnames::resolve(shard, host, &captured.source).await else {
+        return Err(route.resolution_failed());
+    };
+    let prefer_ipv6 = shown(&captured.target).is_some_and(|to| to.is_ipv6());
+    let failed = route.resolution_failed();
+    let route = route.resolved(&answers, prefer_ipv6, &mut |bound| shard.random(bound))?;
+    match route.next_hop {
+        NextHop::Address(addr) => Ok((route, addr)),
+        NextHop::Hostname(..) => Err(failed),
+    }
+}
+
 async fn dial_route(
     shard: &Rc<Shard>,
     captured: &Captured,
     route: Route,
 ) -> Result<Open, CloseReason> {
-    let next_hop = match &route.next_hop {
-        NextHop::Address(addr) => *addr,
-        NextHop::Hostname(host, port) => {
-            let reason = CloseReason::Route(format!(
-                "the workload is known by hostname only ({host}:{port}), and this node resolves no names"
-            ));
-            shard.refused(Direction::Outbound, captured.client.get(), None, &reason);
+    let (route, next_hop) = match resolved(shard, captured, route).await {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            let reason = CloseReason::Route(error.to_string());
+            let (client, to) = (captured.client.get(), shown(&captured.target));
+            shard.refused(Direction::Outbound, client, to, &reason);
             return Err(reason);
         }
     };
@@ -258,6 +286,7 @@ fn describe(
         src_addr: captured.client.get(),
         dst_addr: next_hop,
         hbone_addr: authority,
-        trace_id: Some(trace),
+        // No line of another node speaks of a connection outside tunnels.
+        trace_id: tunnelled.then_some(trace),
     }
 }

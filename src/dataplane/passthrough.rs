@@ -9,9 +9,10 @@ use super::dial;
 use super::listener::Accepted;
 use super::local;
 use super::permission::permitted;
-use super::relay::{self, Side};
+use super::relay::{self, Connection, Side};
 use super::rt::{self, First, Socket};
 use super::shard::Shard;
+use super::slot::Slot;
 use super::table::Registration;
 use crate::decision::authorize::{ConnectionFacts, Permit};
 use crate::decision::inbound::plaintext_service;
@@ -23,28 +24,33 @@ use crate::telemetry::OpenFlow;
 use crate::telemetry::flow::{Direction, Flow, Party};
 
 /// Serves one connection of port 15006; `own_port` is its listener's.
-pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, own_port: u16, accepted: Accepted) {
+pub(crate) async fn serve(
+    shard: Rc<Shard>,
+    transparent: bool,
+    own_port: u16,
+    accepted: Accepted,
+    slot: Slot,
+) {
     let socket = Rc::clone(&accepted.socket);
-    let work = async {
-        let prepared = Box::pin(prepare(&shard, transparent, own_port, accepted)).await;
-        let Some((open, outcome)) = prepared else {
-            return socket.reset_on_close();
-        };
-        let reason = match outcome {
-            Ok((permit, server)) => {
-                let sides = (Side::Tcp(Rc::clone(&socket)), Side::Tcp(server));
-                let close = &open.registration.entry().close;
-                relay::run(&shard, sides, permit, &open.flow, close).await
-            }
-            Err(reason) => {
-                socket.reset_on_close();
-                reason
-            }
-        };
-        open.flow.finish(&reason, rt::now());
+    let prepared = prepare(&shard, transparent, own_port, accepted).await;
+    let Some((open, outcome)) = prepared else {
+        return socket.reset_on_close();
     };
-    if let First::Left(()) = rt::race(shard.force.wait(), work).await {
-        socket.reset_on_close();
+    let Open { flow, registration } = open;
+    match outcome {
+        Ok((permit, server)) => {
+            let sides = (Side::Tcp(socket), Side::Tcp(server));
+            let connection = Connection {
+                slot,
+                flow,
+                closed: registration,
+            };
+            relay::start(connection, sides, permit);
+        }
+        Err(reason) => {
+            socket.reset_on_close();
+            flow.finish(&reason, rt::now());
+        }
     }
 }
 

@@ -60,12 +60,12 @@ fn recheck(shard: &Shard, entry: &Entry, snapshot: &Snapshot) {
         // change of its own. Closing live traffic on it would be an outage.
         Ok(_) | Err(Denied::PolicyUnknown { .. }) => {}
         Err(denied @ (Denied::Explicit { .. } | Denied::NoneAllowed)) => {
-            if entry.close.get().is_none() {
+            if !entry.close.is_given() {
                 shard.telemetry.counters().policy_closed.add(1);
             }
             entry
                 .close
-                .fire(CloseReason::PolicyChange(denied.to_string()));
+                .give(CloseReason::PolicyChange(denied.to_string()));
         }
     }
 }

@@ -17,8 +17,8 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use super::pool::TunnelStream;
-use super::rt::{self, First, Signal, Socket};
-use super::shard::Shard;
+use super::rt::{self, First, Socket};
+use super::slot::Slot;
 use crate::decision::authorize::Permit;
 use crate::hbone::ResetCode;
 use crate::hbone::stream::{SendHalf, Stream, StreamError};
@@ -37,101 +37,152 @@ pub(crate) enum Side {
     Accepted(Stream),
 }
 
-/// Relays between both sides until both directions ended or `close` fires. Consumes the permit:
-/// what is not authorized cannot be relayed.
+/// What may close a connection while it is relayed.
+pub(crate) trait Closed: 'static {
+    /// Completes when the connection must close.
+    fn closed(&self) -> impl Future<Output = CloseReason>;
+
+    /// Why a connection ended that seems to have ended for `reason`.
+    fn reason(&self, reason: CloseReason) -> CloseReason {
+        reason
+    }
+}
+
+/// A connection that no policy is rechecked for.
+impl Closed for () {
+    fn closed(&self) -> impl Future<Output = CloseReason> {
+        std::future::pending()
+    }
+}
+
+/// A connection that is set up: what it holds until its relay has ended.
+#[derive(Debug)]
+pub(crate) struct Connection<C> {
+    pub(crate) slot: Slot,
+    pub(crate) flow: OpenFlow,
+    pub(crate) closed: C,
+}
+
+/// Starts the task that relays between both sides until both directions ended or the connection must
+/// close, and reports the end. Consumes the permit: what is not authorized cannot be relayed.
 ///
-/// Dropping the future resets both sides.
-pub(crate) async fn run(
-    shard: &Shard,
-    sides: (Side, Side),
-    permit: Permit,
-    flow: &OpenFlow,
-    close: &Signal<CloseReason>,
-) -> CloseReason {
-    let around = Around {
-        counters: shard.telemetry.counters(),
-        flow,
-        close,
-    };
-    around.counters.relays_open.add(1);
-    let _open = Open(around.counters);
-    // Boxed: each kind of relay then holds its own room, not that of the largest.
+/// A task of its own, with room for its kind of relay and no more: what set the connection up ends, and
+/// an idle connection does not hold its room. When the shard must end, both sides are reset.
+pub(crate) fn start<C: Closed>(connection: Connection<C>, sides: (Side, Side), permit: Permit) {
+    let Connection { slot, flow, closed } = connection;
+    let slot = slot.relayed();
+    let shard = &Rc::clone(slot.shard());
+    let around = Connection { slot, flow, closed };
+    // A panic drops both sides, which resets them.
+    let on_panic = || {};
     match sides {
         (Side::Tcp(client), Side::Tcp(server)) => {
-            Box::pin(around.plain(client, server, permit)).await
+            shard.spawn(around.plain(client, server, permit), on_panic);
         }
         (Side::Tcp(client), Side::Pooled(tunnel)) => {
-            Box::pin(around.outbound(client, tunnel)).await
+            shard.spawn(around.outbound(client, tunnel), on_panic);
         }
         (Side::Accepted(stream), Side::Tcp(server)) => {
-            Box::pin(around.inbound(stream, server)).await
+            shard.spawn(around.inbound(stream, server), on_panic);
         }
         (Side::Pooled(_) | Side::Accepted(_), _) | (Side::Tcp(_), Side::Accepted(_)) => {
-            CloseReason::Relay("a stream can only be relayed to a TCP connection".to_owned())
+            let text = "a stream can only be relayed to a TCP connection";
+            around.finish(CloseReason::Relay(text.to_owned()));
         }
     }
 }
 
-/// What surrounds a relay: where it counts, and what may end it.
-#[derive(Clone, Copy)]
-struct Around<'a> {
-    counters: &'a ShardCounters,
-    flow: &'a OpenFlow,
-    close: &'a Signal<CloseReason>,
-}
+/// How a relay ended: by the shard's end, by what its connection waits for, or by itself.
+type End = First<(), First<CloseReason, Result<(), Ended>>>;
 
-impl Around<'_> {
-    fn up(self, bytes: u64) {
+// Blocks that capture, not `async fn`, which would hold each argument twice.
+impl<C: Closed> Connection<C> {
+    fn up(&self, bytes: u64) {
         self.flow.to_server(bytes);
-        self.counters.relayed_bytes.add(bytes);
+        self.counters().relayed_bytes.add(bytes);
     }
 
-    fn down(self, bytes: u64) {
+    fn down(&self, bytes: u64) {
         self.flow.to_client(bytes);
-        self.counters.relayed_bytes.add(bytes);
+        self.counters().relayed_bytes.add(bytes);
     }
 
-    async fn plain(self, client: Rc<Socket>, server: Rc<Socket>, permit: Permit) -> CloseReason {
-        let (mut client, mut server) = (TcpSide::new(client), TcpSide::new(server));
-        let relay = join(
-            copy::tcp_to_tcp(&client.socket, &server.socket, &permit, |n| self.up(n)),
-            copy::tcp_to_tcp(&server.socket, &client.socket, &permit, |n| self.down(n)),
-        );
-        let (reason, clean) = outcome(rt::race(self.close.wait(), relay).await);
-        client.clean = clean;
-        server.clean = clean;
-        reason
+    fn counters(&self) -> &ShardCounters {
+        self.slot.shard().telemetry.counters()
+    }
+
+    fn ends(&self, relay: impl Future<Output = Result<(), Ended>>) -> impl Future<Output = End> {
+        let force = &self.slot.shard().force;
+        rt::race(force.wait(), rt::race(self.closed.closed(), relay))
+    }
+
+    fn finish(self, reason: CloseReason) {
+        let reason = self.closed.reason(reason);
+        self.flow.finish(&reason, rt::now());
+    }
+
+    fn plain(
+        self,
+        client: Rc<Socket>,
+        server: Rc<Socket>,
+        permit: Permit,
+    ) -> impl Future<Output = ()> {
+        let mut tcp = Tcp::new([client, server]);
+        async move {
+            let [client, server] = &tcp.sockets;
+            let ended = self.ends(join(
+                copy::tcp_to_tcp(client, server, &permit, |n| self.up(n)),
+                copy::tcp_to_tcp(server, client, &permit, |n| self.down(n)),
+            ));
+            let Some((reason, clean)) = outcome(ended.await) else {
+                return;
+            };
+            tcp.ended(clean);
+            self.finish(reason);
+        }
     }
 
     /// The lease goes back to the pool with the stream.
-    async fn outbound(self, client: Rc<Socket>, tunnel: TunnelStream) -> CloseReason {
+    fn outbound(self, client: Rc<Socket>, tunnel: TunnelStream) -> impl Future<Output = ()> {
         let TunnelStream { stream, lease } = tunnel;
-        let mut client = TcpSide::new(client);
+        let mut tcp = Tcp::new([client]);
         let (mut recv, mut send) = stream.split();
-        let relay = join(
-            copy::tcp_to_tunnel(&client.socket, &mut send, |n| self.up(n)),
-            copy::tunnel_to_tcp(&mut recv, &client.socket, |n| self.down(n)),
-        );
-        let (reason, clean) = outcome(rt::race(self.close.wait(), relay).await);
-        client.clean = clean;
-        reset_stream(&mut send, &reason, clean).await;
-        if lease.is_revoked() {
-            return CloseReason::Revoked;
+        async move {
+            let [client] = &tcp.sockets;
+            let ended = self.ends(join(
+                copy::tcp_to_tunnel(client, &mut send, false, |n| self.up(n)),
+                copy::tunnel_to_tcp(&mut recv, client, |n| self.down(n)),
+            ));
+            let Some((reason, clean)) = outcome(ended.await) else {
+                return;
+            };
+            tcp.ended(clean);
+            reset_stream(&mut send, &reason, clean).await;
+            self.finish(if lease.is_revoked() {
+                CloseReason::Revoked
+            } else {
+                reason
+            });
         }
-        reason
     }
 
-    async fn inbound(self, stream: Stream, server: Rc<Socket>) -> CloseReason {
-        let mut server = TcpSide::new(server);
+    fn inbound(self, stream: Stream, server: Rc<Socket>) -> impl Future<Output = ()> {
+        let mut tcp = Tcp::new([server]);
         let (mut recv, mut send) = stream.split();
-        let relay = join(
-            copy::tunnel_to_tcp(&mut recv, &server.socket, |n| self.up(n)),
-            copy::tcp_to_tunnel(&server.socket, &mut send, |n| self.down(n)),
-        );
-        let (reason, clean) = outcome(rt::race(self.close.wait(), relay).await);
-        server.clean = clean;
-        reset_stream(&mut send, &reason, clean).await;
-        reason
+        async move {
+            let [server] = &tcp.sockets;
+            let ended = self.ends(join(
+                copy::tunnel_to_tcp(&mut recv, server, |n| self.up(n)),
+                // Connected this moment: most servers speak after their client.
+                copy::tcp_to_tunnel(server, &mut send, true, |n| self.down(n)),
+            ));
+            let Some((reason, clean)) = outcome(ended.await) else {
+                return;
+            };
+            tcp.ended(clean);
+            reset_stream(&mut send, &reason, clean).await;
+            self.finish(reason);
+        }
     }
 }
 
@@ -153,35 +204,32 @@ async fn reset_stream(send: &mut SendHalf, reason: &CloseReason, clean: bool) {
     });
 }
 
-/// An open relay, counted however it ends.
-struct Open<'a>(&'a ShardCounters);
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.relays_open.add(-1);
-    }
-}
-
-/// A TCP connection that is reset unless its relay ended in order: also when the relay is dropped or
+/// TCP connections that are reset unless their relay ended in order: also when the relay is dropped or
 /// panics, because what was relayed so far must not look complete.
-struct TcpSide {
-    socket: Rc<Socket>,
+struct Tcp<const N: usize> {
+    sockets: [Rc<Socket>; N],
     clean: bool,
 }
 
-impl TcpSide {
-    const fn new(socket: Rc<Socket>) -> Self {
+impl<const N: usize> Tcp<N> {
+    const fn new(sockets: [Rc<Socket>; N]) -> Self {
         Self {
-            socket,
+            sockets,
             clean: false,
         }
     }
+
+    const fn ended(&mut self, clean: bool) {
+        self.clean = clean;
+    }
 }
 
-impl Drop for TcpSide {
+impl<const N: usize> Drop for Tcp<N> {
     fn drop(&mut self) {
         if !self.clean {
-            self.socket.reset_on_close();
+            for socket in &self.sockets {
+                socket.reset_on_close();
+            }
         }
     }
 }
@@ -246,14 +294,15 @@ where
     }
 }
 
-/// Reason, and whether both sides ended in order.
-fn outcome(first: First<CloseReason, Result<(), Ended>>) -> (CloseReason, bool) {
-    match first {
+/// Reason, and whether both sides ended in order. `None`: the shard ends, and everything is dropped.
+fn outcome(end: End) -> Option<(CloseReason, bool)> {
+    let First::Right(end) = end else { return None };
+    Some(match end {
         First::Left(reason) => (reason, false),
         First::Right(Ok(())) => (CloseReason::Complete, true),
         First::Right(Err(Ended::Up(failure))) => (up_reason(&failure), false),
         First::Right(Err(Ended::Down(failure))) => (down_reason(&failure), false),
-    }
+    })
 }
 
 fn up_reason(failure: &Failure) -> CloseReason {
@@ -297,13 +346,15 @@ impl From<StreamError> for copy::Cause {
 
 /// Bytes each kind of relay holds while it runs: plain, outbound, inbound.
 #[cfg(test)]
-pub(super) fn sizes() -> [usize; 3] {
-    fn size<A, B, F: Future>(_: impl Fn(Around<'static>, A, B) -> F) -> usize {
+pub(super) fn sizes<C: Closed>() -> [usize; 3] {
+    fn size<C, A, B, F: Future>(_: impl Fn(Connection<C>, A, B) -> F) -> usize {
         size_of::<F>()
     }
     [
-        size(|around, client, server| around.plain(client, server, Permit::outbound())),
-        size(Around::outbound),
-        size(Around::inbound),
+        size(|connection: Connection<C>, client, server| {
+            connection.plain(client, server, Permit::outbound())
+        }),
+        size(Connection::<C>::outbound),
+        size(Connection::<C>::inbound),
     ]
 }

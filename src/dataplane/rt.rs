@@ -1,4 +1,4 @@
-//! The one door to monoio: drivers, spawn with panics contained, yield, readiness, timers.
+//! The one door to monoio: drivers, tasks, contained panics, yield, readiness, timers.
 //!
 //! Rules (each was measured, see ARCHITECTURE.md): the ring is built on its own thread; nothing
 //! wakes itself, [`yield_now`] goes through the driver; sockets are waited for by readiness and
@@ -15,15 +15,13 @@ use std::time::{Duration, Instant};
 pub use driver::{DriverKind, DriverReport, block_on, block_on_with};
 pub use mailbox::{Inbox, Mailbox, mailbox, yield_now};
 pub use socket::{Listener, PollSocket, Socket};
-pub use sync::{Beat, First, Pulse, Signal, Wait, contain, race};
+pub use sync::{
+    Beat, Contain, First, Notice, Noticed, Panicked, Pulse, Signal, Wait, contain, race,
+};
 
-/// Starts a task on this shard. A panic inside is contained: `on_panic` runs, the task ends.
-pub fn spawn(task: impl Future<Output = ()> + 'static, on_panic: impl FnOnce() + 'static) {
-    drop(monoio::spawn(async move {
-        if contain(task).await.is_none() {
-            on_panic();
-        }
-    }));
+/// Starts a task on this shard, which contains its panics itself: see [`contain`].
+pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    drop(monoio::spawn(task));
 }
 
 /// The monotonic clock. The one place a shard reads it.

@@ -6,20 +6,26 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::admission::{Admission, Slot, Slots};
+use pin_project_lite::pin_project;
+
+use super::admission::{Admission, Slots};
 use super::balance::Balance;
 use super::demand::Demand;
+use super::hostnames::Hostnames;
 use super::listener::{self, Kind};
 use super::local::LocalKey;
 use super::pool::Pool;
 use super::recheck;
 use super::relay;
-use super::rt::{self, DriverReport, First, Pulse, Signal};
+use super::rt::{self, Contain, DriverReport, First, Panicked, Pulse, Signal};
+use super::slot::Slot;
 use super::table::Table;
 use super::tunnel_settings;
 use crate::config::Config;
@@ -58,7 +64,8 @@ pub(crate) struct Shard {
     /// A task without which the shard must not go on has panicked; its name.
     broken: Signal<&'static str>,
     pub(crate) hbone: hbone::Settings,
-    slots: Rc<Slots>,
+    pub(crate) hostnames: Hostnames,
+    slots: Slots,
     pub(super) balance: Balance,
     /// What its listeners are for, by position.
     kinds: Vec<Kind>,
@@ -101,6 +108,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         listeners,
         shards,
         inbox,
+        questions,
         heartbeat,
         open,
         asker,
@@ -126,6 +134,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         force: Signal::default(),
         broken: Signal::default(),
         hbone: tunnel_settings::new(&config, &telemetry),
+        hostnames: Hostnames::new(index, questions),
         slots: Slots::new(
             (config.limits.connections_max(descriptors) / parts).max(1),
             Arc::clone(balance.own()),
@@ -223,10 +232,10 @@ impl Shard {
         self.random.borrow_mut().u64(..)
     }
 
-    /// Room for one more connection or stream, which keeps it to its end. `None` is counted: the
-    /// limit is reached.
-    pub(crate) fn slot(&self) -> Option<Slot> {
-        let slot = self.slots.take();
+    /// Room for one more connection of a listener, or for one more stream (no direction: only tunnels
+    /// have sockets there). `None` is counted: the limit is reached.
+    pub(crate) fn slot(self: &Rc<Self>, direction: Option<Direction>) -> Option<Slot> {
+        let slot = Slot::take(self, direction);
         if slot.is_none() {
             let counters = self.telemetry.counters();
             counters.limit(Limit::Connections).add(1);
@@ -234,28 +243,38 @@ impl Shard {
         slot
     }
 
+    pub(super) const fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
     /// Starts a task that the shard waits for before it ends.
     pub(crate) fn spawn(
         self: &Rc<Self>,
         task: impl Future<Output = ()> + 'static,
-        on_panic: impl FnOnce() + 'static,
+        on_panic: impl Fn() + 'static,
     ) {
         self.tasks.set(self.tasks.get() + 1);
-        let (ended, shard) = (Rc::clone(self), Rc::clone(self));
-        let counted = async move {
-            let _leave = Defer(Some(move || {
-                ended.tasks.set(ended.tasks.get() - 1);
-                if ended.tasks.get() <= 1 {
-                    ended.idle.beat();
-                }
-            }));
-            task.await;
-        };
-        rt::spawn(counted, move || {
-            shard.telemetry.counters().panics.add(1);
-            tracing::error!(target: "corelane::shard", "a task panicked; its connection is closed");
-            on_panic();
+        rt::spawn(Counted {
+            task: rt::contain(task),
+            on_panic,
+            leave: Leave(Rc::clone(self)),
         });
+    }
+
+    /// Starts the task that sets a connection up; it ends when the connection is relayed, or the tunnel
+    /// has ended. When the shard must end first, or the task panics, it is dropped and `lost` runs.
+    pub(crate) fn spawn_set_up(
+        self: &Rc<Self>,
+        set_up: Pin<Box<dyn Future<Output = ()>>>,
+        lost: impl Fn() + Clone + 'static,
+    ) {
+        let (shard, forced) = (Rc::clone(self), lost.clone());
+        let task = async move {
+            if let First::Left(()) = rt::race(shard.force.wait(), set_up).await {
+                forced();
+            }
+        };
+        self.spawn(task, lost);
     }
 
     /// As [`Shard::spawn`], for a task whose loss the shard could not make good: a listener that
@@ -307,6 +326,7 @@ impl Shard {
                 heartbeat.store(number, Ordering::Relaxed);
                 self.telemetry.counters().heartbeat.add(1);
             }
+            Message::Resolved(ticket, answer) => self.hostnames.answered(ticket, answer),
             Message::Adopt(handed) => {
                 listener::adopt(self, handed);
                 self.idle.beat();
@@ -354,13 +374,40 @@ impl Shard {
     }
 }
 
-/// Runs a closure when dropped, also while unwinding.
-struct Defer<F: FnOnce()>(Option<F>);
+pin_project! {
+    /// A task that is counted until it has been dropped, and whose panic ends it alone.
+    struct Counted<F, P> {
+        #[pin]
+        task: Contain<F>,
+        on_panic: P,
+        leave: Leave,
+    }
+}
 
-impl<F: FnOnce()> Drop for Defer<F> {
+impl<F: Future<Output = ()>, P: Fn()> Future for Counted<F, P> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let ended = ready!(this.task.poll(cx));
+        if ended == Err(Panicked) {
+            this.leave.0.telemetry.counters().panics.add(1);
+            tracing::error!(target: "corelane::shard", "a task panicked; its connection is closed");
+            (this.on_panic)();
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Leaves the count of tasks when dropped.
+struct Leave(Rc<Shard>);
+
+impl Drop for Leave {
     fn drop(&mut self) {
-        if let Some(run) = self.0.take() {
-            run();
+        let shard = &self.0;
+        shard.tasks.set(shard.tasks.get() - 1);
+        if shard.tasks.get() <= 1 {
+            shard.idle.beat();
         }
     }
 }

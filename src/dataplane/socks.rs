@@ -12,8 +12,9 @@ use super::listener::Accepted;
 use super::local::LocalKey;
 use super::outbound::{self, Open};
 use super::relay::send_all;
-use super::rt::{self, First, Socket};
+use super::rt::{self, Socket};
 use super::shard::Shard;
+use super::slot::Slot;
 use crate::decision::route::Target;
 use crate::model::addr::OrigDstAddr;
 use crate::model::close::CloseReason;
@@ -59,23 +60,16 @@ impl SocksError {
 const REFUSED_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves one connection of port 15080.
-pub(crate) async fn serve(shard: Rc<Shard>, local: LocalKey, accepted: Accepted) {
+pub(crate) async fn serve(shard: Rc<Shard>, local: LocalKey, accepted: Accepted, slot: Slot) {
     let socket = Rc::clone(&accepted.socket);
-    let open = Box::pin(prepare(&shard, &local, accepted));
-    let ended = rt::race(shard.force.wait(), async {
-        match open.await {
-            Ok(open) => {
-                if reply(&socket, Reply::Succeeded).await.is_ok() {
-                    open.relay(&shard).await;
-                }
+    match prepare(&shard, &local, accepted).await {
+        Ok(open) => {
+            if reply(&socket, Reply::Succeeded).await.is_ok() {
+                open.relay(slot);
             }
-            Err(Some(code)) => Box::pin(refuse(&shard, &socket, code)).await,
-            Err(None) => socket.reset_on_close(),
         }
-    })
-    .await;
-    if let First::Left(()) = ended {
-        socket.reset_on_close();
+        Err(Some(code)) => refuse(&shard, &socket, code).await,
+        Err(None) => socket.reset_on_close(),
     }
 }
 

@@ -7,15 +7,17 @@ use std::rc::Rc;
 use crate::decision::authorize::ConnectionFacts;
 use crate::model::close::CloseReason;
 
-use super::rt::Signal;
+use super::relay::Closed;
+use super::rt::Notice;
 
 /// One inbound connection that a policy change may close.
 #[derive(Debug)]
 pub(crate) struct Entry {
     /// What it was authorized by. The destination is looked up anew at each recheck.
     pub(crate) facts: ConnectionFacts,
-    /// Fires with the reason to close.
-    pub(crate) close: Signal<CloseReason>,
+    /// Given with the reason to close.
+    pub(crate) close: Notice<CloseReason>,
+    number: u64,
 }
 
 /// Table of entries by a number that grows, so that a walk in slices misses none.
@@ -29,7 +31,6 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct Registration {
     table: Rc<Table>,
-    number: u64,
     entry: Rc<Entry>,
 }
 
@@ -41,12 +42,12 @@ impl Table {
         self.next.set(number + 1);
         let entry = Rc::new(Entry {
             facts,
-            close: Signal::default(),
+            close: Notice::default(),
+            number,
         });
         self.entries.borrow_mut().insert(number, Rc::clone(&entry));
         Registration {
             table: Rc::clone(self),
-            number,
             entry,
         }
     }
@@ -71,8 +72,15 @@ impl Registration {
     }
 }
 
+/// A connection that a policy change may close.
+impl Closed for Registration {
+    fn closed(&self) -> impl Future<Output = CloseReason> {
+        self.entry.close.wait()
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.table.entries.borrow_mut().remove(&self.number);
+        self.table.entries.borrow_mut().remove(&self.entry.number);
     }
 }

@@ -6,6 +6,7 @@ mod conversations;
 mod demand;
 mod drain;
 mod faults;
+mod hostnames;
 mod life;
 mod limits;
 mod memory;

@@ -143,6 +143,10 @@ label_enum! {
         PolicyWait = "policy_wait",
         /// Wait for a workload that is not known.
         WorkloadWait = "workload_wait",
+        /// Hostnames that connections wait for.
+        HostnameQuestions = "hostname_questions",
+        /// Time for the addresses of a hostname.
+        HostnameTimeout = "hostname_timeout",
         /// Lines of the access-log queue.
         LogQueue = "log_queue",
         /// Bytes buffered for sending.

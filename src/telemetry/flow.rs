@@ -1,6 +1,7 @@
 //! What is known about one connection, for its metric labels and its access-log lines.
 
-use std::net::SocketAddr;
+use std::cell::OnceCell;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
 pub use super::shard::{OpenFlow, ShardTelemetry};
@@ -93,4 +94,149 @@ pub struct Refusal<'a> {
     pub peer_identity: Option<&'a Arc<Identity>>,
     /// Identity of the local workload.
     pub local_identity: Option<&'a Arc<Identity>>,
+}
+
+/// The part of a [`Flow`] that connections between the same workloads share.
+#[derive(Debug)]
+pub(super) struct Parties {
+    pub(super) direction: Direction,
+    pub(super) mutual_tls: bool,
+    pub(super) source: Party,
+    pub(super) destination: Party,
+    pub(super) service: Option<Arc<Service>>,
+}
+
+impl Parties {
+    pub(super) fn of(flow: &Flow) -> Self {
+        Self {
+            direction: flow.direction,
+            mutual_tls: flow.mutual_tls,
+            source: flow.source.clone(),
+            destination: flow.destination.clone(),
+            service: flow.service.clone(),
+        }
+    }
+}
+
+/// A [`Flow`] as an open connection keeps it: small, because tens of thousands may be open.
+#[derive(Debug)]
+pub(super) struct Kept {
+    parties: Arc<Parties>,
+    src: PackedAddr,
+    dst: PackedAddr,
+    more: OnceCell<Box<More>>,
+}
+
+/// What not every connection has.
+#[derive(Debug, Default)]
+struct More {
+    hbone_addr: Option<Authority>,
+    trace_id: Option<TraceParent>,
+    policy: OnceCell<Arc<str>>,
+}
+
+impl Kept {
+    pub(super) fn new(flow: Flow, parties: Arc<Parties>) -> Self {
+        let (hbone_addr, trace_id) = (flow.hbone_addr, flow.trace_id);
+        let more = OnceCell::new();
+        if hbone_addr.is_some() || trace_id.is_some() {
+            more.get_or_init(|| {
+                Box::new(More {
+                    hbone_addr,
+                    trace_id,
+                    policy: OnceCell::new(),
+                })
+            });
+        }
+        Self {
+            parties,
+            src: flow.src_addr.into(),
+            dst: flow.dst_addr.into(),
+            more,
+        }
+    }
+
+    /// Names the policy that refused; the first one is the reason.
+    pub(super) fn set_policy(&self, policy: Arc<str>) {
+        let _ = self.more.get_or_init(Box::default).policy.set(policy);
+    }
+
+    pub(super) fn policy(&self) -> Option<Arc<str>> {
+        self.more.get()?.policy.get().cloned()
+    }
+
+    /// The flow again.
+    pub(super) fn flow(&self) -> Flow {
+        let (parties, more) = (&self.parties, self.more.get());
+        Flow {
+            direction: parties.direction,
+            mutual_tls: parties.mutual_tls,
+            source: parties.source.clone(),
+            destination: parties.destination.clone(),
+            service: parties.service.clone(),
+            src_addr: self.src.into(),
+            dst_addr: self.dst.into(),
+            hbone_addr: more.and_then(|more| more.hbone_addr.clone()),
+            trace_id: more.and_then(|more| more.trace_id),
+        }
+    }
+}
+
+/// What is shown of a socket address, in 24 bytes instead of 32.
+#[derive(Clone, Copy, Debug)]
+struct PackedAddr {
+    ip: [u8; 16],
+    scope: u32,
+    port: u16,
+    v4: bool,
+}
+
+impl From<SocketAddr> for PackedAddr {
+    fn from(addr: SocketAddr) -> Self {
+        let (v4, ip, scope) = match addr {
+            SocketAddr::V4(addr) => (true, addr.ip().to_ipv6_mapped(), 0),
+            SocketAddr::V6(addr) => (false, *addr.ip(), addr.scope_id()),
+        };
+        Self {
+            ip: ip.octets(),
+            scope,
+            port: addr.port(),
+            v4,
+        }
+    }
+}
+
+impl From<PackedAddr> for SocketAddr {
+    fn from(packed: PackedAddr) -> Self {
+        let PackedAddr {
+            ip,
+            scope,
+            port,
+            v4,
+        } = packed;
+        match ip {
+            [.., a, b, c, d] if v4 => Self::new([a, b, c, d].into(), port),
+            ip => SocketAddrV6::new(ip.into(), port, 0, scope).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_that_was_kept_is_the_same_again() {
+        let traced = crate::telemetry::testing::outbound();
+        let mut six = crate::telemetry::testing::inbound();
+        six.src_addr = "[fe80::7%3]:4000".parse().unwrap();
+        six.dst_addr = "[::ffff:10.0.0.1]:15008".parse().unwrap();
+        let mut plain = traced.clone();
+        (plain.hbone_addr, plain.trace_id) = (None, None);
+        for flow in [traced, six, plain] {
+            let parties = Arc::new(Parties::of(&flow));
+            let shown = format!("{flow:?}");
+            assert_eq!(format!("{:?}", Kept::new(flow, parties).flow()), shown);
+        }
+    }
 }

@@ -15,12 +15,10 @@ use std::sync::mpsc::Sender;
 use rustc_hash::{FxHashMap, FxHasher};
 
 use super::counters::{Counter, Limit, ShardCounters};
-use super::flow::{Direction, Flow};
+use super::flow::{Direction, Flow, Parties, Party};
 use super::labels::LabelText;
 use crate::model::close::ResponseFlag;
 use crate::model::identity::Identity;
-use crate::model::service::Service;
-use crate::model::workload::Workload;
 
 /// Number of holders that marks an ended series.
 const ENDED: u32 = u32::MAX;
@@ -115,16 +113,11 @@ impl Series {
     }
 }
 
-/// What a cache entry was made from. It owns the records, so their addresses cannot be reused.
+/// What a cache entry was made from. It owns the records, so their addresses cannot be reused, and
+/// connections share it.
 #[derive(Debug)]
 struct CacheEntry {
-    direction: Direction,
-    mutual_tls: bool,
-    source: Option<Arc<Workload>>,
-    identity: Option<Arc<Identity>>,
-    destination: Option<Arc<Workload>>,
-    destination_identity: Option<Arc<Identity>>,
-    service: Option<Arc<Service>>,
+    parties: Arc<Parties>,
     series: Arc<Series>,
 }
 
@@ -137,33 +130,27 @@ fn same<T>(left: Option<&Arc<T>>, right: Option<&Arc<T>>) -> bool {
 }
 
 /// The source identity, where it shows in the labels.
-fn shown_identity(flow: &Flow) -> Option<&Arc<Identity>> {
-    flow.source.identity.as_ref().filter(|_| flow.mutual_tls)
+fn shown_identity(source: &Party, mutual_tls: bool) -> Option<&Arc<Identity>> {
+    source.identity.as_ref().filter(|_| mutual_tls)
 }
 
 impl CacheEntry {
-    fn new(flow: &Flow, series: &Arc<Series>) -> Self {
-        Self {
-            direction: flow.direction,
-            mutual_tls: flow.mutual_tls,
-            source: flow.source.workload.clone(),
-            identity: shown_identity(flow).cloned(),
-            destination: flow.destination.workload.clone(),
-            destination_identity: flow.destination.identity.clone(),
-            service: flow.service.clone(),
-            series: Arc::clone(series),
-        }
-    }
-
     fn fits(&self, flow: &Flow) -> bool {
-        self.direction == flow.direction
-            && self.mutual_tls == flow.mutual_tls
-            && same(self.source.as_ref(), flow.source.workload.as_ref())
-            && same(self.destination.as_ref(), flow.destination.workload.as_ref())
-            && same(self.service.as_ref(), flow.service.as_ref())
+        let Parties {
+            direction,
+            mutual_tls,
+            source,
+            destination,
+            service,
+        } = &*self.parties;
+        *direction == flow.direction
+            && *mutual_tls == flow.mutual_tls
+            && same(source.workload.as_ref(), flow.source.workload.as_ref())
+            && same(destination.workload.as_ref(), flow.destination.workload.as_ref())
+            && same(service.as_ref(), flow.service.as_ref())
             // By value: each tunnel brings its own copy of the same identity.
-            && self.identity.as_ref() == shown_identity(flow)
-            && self.destination_identity == flow.destination.identity
+            && shown_identity(source, *mutual_tls) == shown_identity(&flow.source, flow.mutual_tls)
+            && destination.identity == flow.destination.identity
     }
 }
 
@@ -187,7 +174,7 @@ fn cache_key(flow: &Flow) -> Option<u64> {
         .map(Arc::as_ptr)
         .hash(&mut hasher);
     flow.service.as_ref().map(Arc::as_ptr).hash(&mut hasher);
-    shown_identity(flow).hash(&mut hasher);
+    shown_identity(&flow.source, flow.mutual_tls).hash(&mut hasher);
     flow.destination.identity.hash(&mut hasher);
     Some(hasher.finish())
 }
@@ -221,26 +208,35 @@ impl Interner {
         }
     }
 
-    /// The series of `flow`, held once for the caller.
-    pub(super) fn hold(&mut self, flow: &Flow, counters: &ShardCounters) -> Arc<Series> {
+    /// The series of `flow`, held once for the caller, and what it shares with others.
+    pub(super) fn hold(
+        &mut self,
+        flow: &Flow,
+        counters: &ShardCounters,
+    ) -> (Arc<Series>, Arc<Parties>) {
         let key = cache_key(flow);
         if let Some(entry) = key.and_then(|key| self.cache.get(&key))
             && entry.fits(flow)
             && entry.series.hold()
         {
-            return Arc::clone(&entry.series);
+            return (Arc::clone(&entry.series), Arc::clone(&entry.parties));
         }
+        let parties = Arc::new(Parties::of(flow));
         let Some(series) = self.hold_by_labels(flow) else {
             counters.limit(Limit::MetricSeries).add(1);
-            return self.hold_overflow(flow.direction);
+            return (self.hold_overflow(flow.direction), parties);
         };
         if let Some(key) = key {
             if self.cache.len() >= CACHE_ENTRIES_MAX {
                 self.cache.clear();
             }
-            self.cache.insert(key, CacheEntry::new(flow, &series));
+            let entry = CacheEntry {
+                parties: Arc::clone(&parties),
+                series: Arc::clone(&series),
+            };
+            self.cache.insert(key, entry);
         }
-        series
+        (series, parties)
     }
 
     fn hold_by_labels(&mut self, flow: &Flow) -> Option<Arc<Series>> {

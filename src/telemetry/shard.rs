@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::access_log::{AccessLevel, End, FailedRecord, FlowRecord, Record};
 use super::counters::{Limit, ShardCounters};
-use super::flow::{Direction, Flow, Party, Refusal};
+use super::flow::{Direction, Flow, Kept, Party, Refusal};
 use super::line::Level;
 use super::log_writer::RecordSender;
 use super::series::{Interner, Series};
@@ -22,6 +22,8 @@ pub struct ShardTelemetry {
     interner: RefCell<Interner>,
     records: RecordSender,
     level: AccessLevel,
+    /// Start of the first connection: what the others tell their start by, in half the room.
+    epoch: OnceCell<Instant>,
 }
 
 impl fmt::Debug for ShardTelemetry {
@@ -44,6 +46,7 @@ impl ShardTelemetry {
             interner: RefCell::new(interner),
             records,
             level,
+            epoch: OnceCell::new(),
         }
     }
 
@@ -74,7 +77,8 @@ impl ShardTelemetry {
     /// stream's context in a tunnel.
     #[must_use]
     pub fn opened(self: &Rc<Self>, flow: Flow, started: Instant) -> OpenFlow {
-        let series = self.interner.borrow_mut().hold(&flow, &self.counters);
+        let held = self.interner.borrow_mut().hold(&flow, &self.counters);
+        let (series, parties) = held;
         series.opened.add(1);
         if self.level.allows(Level::Debug) {
             self.queue(Record::Flow(Box::new(FlowRecord {
@@ -86,15 +90,10 @@ impl ShardTelemetry {
         OpenFlow {
             shard: Rc::clone(self),
             series,
-            record: Some(Box::new(FlowRecord {
-                time: SystemTime::UNIX_EPOCH,
-                flow,
-                end: None,
-            })),
-            policy: OnceCell::new(),
+            kept: Some(Kept::new(flow, parties)),
             to_server: Cell::new(0),
             to_client: Cell::new(0),
-            started,
+            started: nanos(*self.epoch.get_or_init(|| started), started),
         }
     }
 
@@ -148,11 +147,20 @@ pub struct OpenFlow {
     shard: Rc<ShardTelemetry>,
     series: Arc<Series>,
     /// Taken when the connection is finished.
-    record: Option<Box<FlowRecord>>,
-    policy: OnceCell<Arc<str>>,
+    kept: Option<Kept>,
     to_server: Cell<u64>,
     to_client: Cell<u64>,
-    started: Instant,
+    /// By the shard's epoch.
+    started: i64,
+}
+
+/// Nanoseconds from `epoch` to `at`, which may be before it.
+fn nanos(epoch: Instant, at: Instant) -> i64 {
+    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+    match at.checked_duration_since(epoch) {
+        Some(after) => nanos(after),
+        None => -nanos(epoch.saturating_duration_since(at)),
+    }
 }
 
 impl OpenFlow {
@@ -170,22 +178,21 @@ impl OpenFlow {
 
     /// Replaces the destination by what became known later; what is counted from now on carries it.
     pub fn set_destination(&mut self, destination: Party) {
-        let Some(record) = &mut self.record else {
-            return;
-        };
-        record.flow.destination = destination;
+        let Some(kept) = &self.kept else { return };
+        let mut flow = kept.flow();
+        flow.destination = destination;
         let shard = &self.shard;
-        let series = shard
-            .interner
-            .borrow_mut()
-            .hold(&record.flow, &shard.counters);
+        let held = shard.interner.borrow_mut().hold(&flow, &shard.counters);
+        let (series, parties) = held;
+        self.kept = Some(Kept::new(flow, parties));
         std::mem::replace(&mut self.series, series).release();
     }
 
     /// Names the policy (`namespace/name`) that refused the connection, for its log line.
     pub fn set_policy(&self, policy: Arc<str>) {
-        // The first rule that refused is the reason.
-        let _ = self.policy.set(policy);
+        if let Some(kept) = &self.kept {
+            kept.set_policy(policy);
+        }
     }
 
     /// Counts and logs the end of the connection.
@@ -194,7 +201,7 @@ impl OpenFlow {
     }
 
     fn end(&mut self, reason: &CloseReason, now: Instant) {
-        let Some(mut record) = self.record.take() else {
+        let Some(kept) = self.kept.take() else {
             return;
         };
         let flag = reason.flag();
@@ -208,23 +215,27 @@ impl OpenFlow {
         if !self.shard.level.allows(level) {
             return;
         }
-        record.time = SystemTime::now();
-        record.end = Some(End {
+        let end = End {
             to_server: self.to_server.get(),
             to_client: self.to_client.get(),
-            duration: now
-                .checked_duration_since(self.started)
-                .unwrap_or(Duration::ZERO),
+            duration: self.shard.epoch.get().map_or(Duration::ZERO, |epoch| {
+                let nanos = nanos(*epoch, now).saturating_sub(self.started);
+                Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+            }),
             error: reason.is_error().then(|| reason.to_string()),
-            denied: (flag == ResponseFlag::Deny).then(|| self.policy.take()),
-        });
-        self.shard.queue(Record::Flow(record));
+            denied: (flag == ResponseFlag::Deny).then(|| kept.policy()),
+        };
+        self.shard.queue(Record::Flow(Box::new(FlowRecord {
+            time: SystemTime::now(),
+            flow: kept.flow(),
+            end: Some(end),
+        })));
     }
 }
 
 impl Drop for OpenFlow {
     fn drop(&mut self) {
-        if self.record.is_some() {
+        if self.kept.is_some() {
             #[expect(
                 clippy::disallowed_methods,
                 reason = "a dropped task has nobody left to tell the time"

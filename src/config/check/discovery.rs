@@ -25,7 +25,11 @@ pub(super) fn in_cluster() -> ServerAddress {
     }
 }
 
-pub(super) fn discovery(r: &mut Resolver, node_name: Option<&Arc<str>>) -> Option<Discovery> {
+pub(super) fn discovery(
+    r: &mut Resolver,
+    node_name: Option<&Arc<str>>,
+    answers_names: bool,
+) -> Option<Discovery> {
     let default = r.raw.in_cluster.then(in_cluster);
     let Some(address) = r.get(Key::XdsAddress, default, &Server) else {
         without(r);
@@ -51,12 +55,20 @@ pub(super) fn discovery(r: &mut Resolver, node_name: Option<&Arc<str>>) -> Optio
         .map(|(dir, origin)| resolve(&r.raw.base_dir, &origin, dir));
     let given = std::mem::take(&mut r.raw.xds_headers);
     let from_file = r.optional(Key::XdsHeaders, &Headers).unwrap_or_default();
+    let on_demand = r.get(Key::XdsOnDemand, false, &Bool);
+    if on_demand && answers_names {
+        let message = "the DNS proxy answers from the whole mesh; switch it off \
+                       (ISTIO_META_DNS_CAPTURE=false) or subscribe to all";
+        let origin = r.origin_of(Key::XdsOnDemand);
+        let kind = ProblemKind::Conflict(message.to_owned());
+        r.problem(origin, Key::XdsOnDemand, kind);
+    }
     Some(Discovery {
         address,
         roots,
         alt_hostname: r.optional(Key::XdsAltHostname, &Name),
         headers: [from_file, headers(r, given)].concat(),
-        on_demand: r.get(Key::XdsOnDemand, false, &Bool),
+        on_demand,
         cache_dir,
         node: node(r, node_name),
     })

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Tunnel;
-use crate::dataplane::admission::Slot;
 use crate::dataplane::dial::{self, dial_source};
 use crate::dataplane::permission::permitted;
-use crate::dataplane::relay::{self, Side};
+use crate::dataplane::relay::{self, Closed, Connection, Side};
 use crate::dataplane::rt::{self, First, Socket};
 use crate::dataplane::shard::Shard;
+use crate::dataplane::slot::Slot;
 use crate::dataplane::table::Registration;
 use crate::dataplane::{demand, local, proxy_protocol};
 use crate::decision::authorize::{ConnectionFacts, Permit};
@@ -38,28 +38,46 @@ pub(in crate::dataplane) async fn serve(
     request: ConnectRequest,
     respond: Respond,
     at: Instant,
-    _slot: Slot,
+    slot: Slot,
 ) {
-    // Boxed: an idle relay must not hold the room its set-up took.
-    let prepared = Box::pin(prepare(&shard, &tunnel, request, respond, at));
-    // Forced, whatever is open is dropped: the stream and the application's connection are reset.
-    rt::race(shard.force.wait(), async {
-        let Some((open, outcome)) = prepared.await else {
-            return;
-        };
-        let reason = match outcome {
-            Ok(ready) => {
-                #[cfg(any(test, feature = "faults"))]
-                crate::dataplane::faults::trip(open.registration.entry().facts.destination_port);
-                let sides = (Side::Accepted(ready.stream), Side::Tcp(ready.server));
-                let close = &open.registration.entry().close;
-                relay::run(&shard, sides, ready.permit, &open.flow, close).await
-            }
-            Err(reason) => reason,
-        };
-        open.flow.finish(&tunnel.reason(reason), rt::now());
-    })
-    .await;
+    let Some((open, outcome)) = prepare(&shard, &tunnel, request, respond, at).await else {
+        return;
+    };
+    let Open { flow, registration } = open;
+    match outcome {
+        Ok(ready) => {
+            #[cfg(any(test, feature = "faults"))]
+            crate::dataplane::faults::trip(registration.entry().facts.destination_port);
+            let sides = (Side::Accepted(ready.stream), Side::Tcp(ready.server));
+            let connection = Connection {
+                slot,
+                flow,
+                closed: Watched {
+                    registration,
+                    tunnel,
+                },
+            };
+            relay::start(connection, sides, ready.permit);
+        }
+        Err(reason) => flow.finish(&tunnel.reason(reason), rt::now()),
+    }
+}
+
+/// What ends an open stream besides itself: a policy change, and the end of its tunnel, which knows why.
+#[derive(Debug)]
+pub(in crate::dataplane) struct Watched {
+    registration: Registration,
+    tunnel: Rc<Tunnel>,
+}
+
+impl Closed for Watched {
+    fn closed(&self) -> impl Future<Output = CloseReason> {
+        self.registration.closed()
+    }
+
+    fn reason(&self, reason: CloseReason) -> CloseReason {
+        self.tunnel.reason(reason)
+    }
 }
 
 /// A stream that is counted, and in the table of those a policy change may close.
@@ -292,9 +310,9 @@ fn describe(
     } else {
         shard.snapshot().workload_by_address(&address).cloned()
     };
-    let baggage = config
-        .response_baggage
-        .then(|| Arc::new(request.baggage.clone()));
+    // The record wins over the baggage.
+    let baggage =
+        (config.response_baggage && source.is_none()).then(|| Arc::new(request.baggage.clone()));
     Flow {
         direction: Direction::Inbound,
         mutual_tls: true,

@@ -102,21 +102,23 @@ thread_local! {
 
 /// Receives in a row without a wait in between. With epoll, readiness may be known already, so a
 /// sender of small messages could keep a direction from ever waiting.
-const TURN_STEPS_MAX: usize = 64;
+const TURN_STEPS_MAX: u32 = 64;
 
 /// What a direction has done since other tasks of the shard could run.
 #[derive(Default)]
 pub(super) struct Turn {
-    bytes: usize,
-    steps: usize,
+    bytes: u32,
+    steps: u32,
 }
 
 impl Turn {
     /// Counts a step; lets others run when it was enough.
     pub(super) async fn step(&mut self, bytes: usize) {
-        self.bytes += bytes;
+        self.bytes = self
+            .bytes
+            .saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
         self.steps += 1;
-        if self.bytes >= RELAY_TURN_BYTES_MAX || self.steps >= TURN_STEPS_MAX {
+        if self.bytes as usize >= RELAY_TURN_BYTES_MAX || self.steps >= TURN_STEPS_MAX {
             *self = Self::default();
             rt::yield_now().await;
         }
@@ -156,76 +158,65 @@ enum Step {
     Moved { bytes: usize, more: bool },
     /// The source has nothing now.
     SourceEmpty,
-    /// The sink took a part; the rest is to be sent when it has room.
-    SinkFull { bytes: usize, rest: Vec<u8> },
+    /// The sink took a part; what is left is to be sent when it has room.
+    SinkFull { bytes: usize },
     /// End of stream.
     End,
 }
 
+/// What a sink did not take.
+type Rest = Option<Box<Vec<u8>>>;
+
 /// Copies until end of stream, then half-closes the sink. A direction that shows bulk is spliced for
 /// as long as that lasts; only what is permitted gets here.
-pub(super) async fn tcp_to_tcp(
+///
+/// An idle connection holds this future twice, so it has room for a wait for bytes and little more: a
+/// block that captures, because an `async fn` holds its arguments twice; nothing that must be dropped
+/// is kept over a wait; what only a busy direction needs is boxed.
+#[expect(clippy::manual_async_fn, reason = "half as large")]
+pub(super) fn tcp_to_tcp(
     from: &Socket,
     to: &Socket,
     _permit: &Permit,
     count: impl Fn(u64),
-) -> Result<(), Failure> {
-    let mut turn = Turn::default();
-    loop {
-        if copy_until_bulk(from, to, &mut turn, &count).await? == Copied::Ended {
-            return Ok(());
-        }
-        // Without a pipe (descriptors or quota are short) copying goes on.
-        if let Some(mut loan) = splice::Loan::take()
-            && splice::run(from, to, &mut loan, &mut turn, &count).await? == Spliced::Ended
-        {
-            return Ok(());
+) -> impl Future<Output = Result<(), Failure>> {
+    async move {
+        let (mut turn, mut full, mut rest) = (Turn::default(), 0, Rest::None);
+        loop {
+            match step(from, to, &mut rest)? {
+                Step::Moved { bytes, more } => {
+                    count(bytes as u64);
+                    turn.step(bytes).await;
+                    full = if more { full + 1 } else { 0 };
+                    if !more && full < tuned::promote_reads() {
+                        turn.wait(from.readable()).await.map_err(source)?;
+                    }
+                }
+                Step::SourceEmpty => turn.wait(from.readable()).await.map_err(source)?,
+                Step::SinkFull { bytes } => {
+                    count(bytes as u64);
+                    let rest = rest.take().unwrap_or_default();
+                    Box::pin(send_all(to, rest, &count)).await?;
+                    // A sink that cannot keep up is bulk too.
+                    full += 1;
+                    continue;
+                }
+                Step::End => return half_close(to),
+            }
+            if full >= tuned::promote_reads() {
+                full = 0;
+                // Without a pipe (descriptors or quota are short) copying goes on.
+                if let Some(spliced) = splice::run(from, to, &mut turn, &count)
+                    && spliced.await? == Spliced::Ended
+                {
+                    return Ok(());
+                }
+            }
         }
     }
 }
 
-/// Why a copy stopped.
-#[derive(Debug, PartialEq, Eq)]
-enum Copied {
-    /// End of stream; the sink is half-closed.
-    Ended,
-    /// Several full buffers in a row.
-    Bulk,
-}
-
-async fn copy_until_bulk(
-    from: &Socket,
-    to: &Socket,
-    turn: &mut Turn,
-    count: &impl Fn(u64),
-) -> Result<Copied, Failure> {
-    let mut full = 0;
-    loop {
-        match step(from, to)? {
-            Step::Moved { bytes, more } => {
-                count(bytes as u64);
-                turn.step(bytes).await;
-                full = if more { full + 1 } else { 0 };
-                if full >= tuned::promote_reads() {
-                    return Ok(Copied::Bulk);
-                }
-                if !more {
-                    turn.wait(from.readable()).await.map_err(source)?;
-                }
-            }
-            Step::SourceEmpty => turn.wait(from.readable()).await.map_err(source)?,
-            Step::SinkFull { bytes, rest } => {
-                count(bytes as u64);
-                send_all(to, &rest, count).await?;
-                // A sink that cannot keep up is bulk too.
-                full += 1;
-            }
-            Step::End => return half_close(to).map(|()| Copied::Ended),
-        }
-    }
-}
-
-fn step(from: &Socket, to: &Socket) -> Result<Step, Failure> {
+fn step(from: &Socket, to: &Socket, rest: &mut Rest) -> Result<Step, Failure> {
     BUFFER.with_borrow_mut(|buffer| {
         let received = match from.try_recv(buffer) {
             Ok(0) => return Ok(Step::End),
@@ -244,20 +235,20 @@ fn step(from: &Socket, to: &Socket) -> Result<Step, Failure> {
                 more: received == buffer.len(),
             })
         } else {
-            Ok(Step::SinkFull {
-                bytes: sent,
-                rest: buffer[sent..received].to_vec(),
-            })
+            *rest = Some(Box::new(buffer[sent..received].to_vec()));
+            Ok(Step::SinkFull { bytes: sent })
         }
     })
 }
 
-async fn send_all(to: &Socket, mut rest: &[u8], count: &impl Fn(u64)) -> Result<(), Failure> {
-    while !rest.is_empty() {
-        match to.try_send(rest) {
-            Ok(sent) => {
-                count(sent as u64);
-                rest = &rest[sent..];
+#[expect(clippy::box_collection, reason = "as the relay keeps it: in one word")]
+async fn send_all(to: &Socket, rest: Box<Vec<u8>>, count: &impl Fn(u64)) -> Result<(), Failure> {
+    let mut sent = 0;
+    while sent < rest.len() {
+        match to.try_send(&rest[sent..]) {
+            Ok(bytes) => {
+                count(bytes as u64);
+                sent += bytes;
             }
             Err(error) if is_transient(&error) => to.writable().await.map_err(sink)?,
             Err(error) => return Err(sink(error)),
@@ -282,14 +273,15 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// Copies until end of stream, then sends END_STREAM. Watches for the peer's reset meanwhile.
+/// Copies until end of stream, then sends END_STREAM. Watches for the peer's reset meanwhile. `wait` for
+/// a source that hardly has anything to say yet.
 pub(super) async fn tcp_to_tunnel(
     from: &Socket,
     to: &mut SendHalf,
+    mut wait: bool,
     count: impl Fn(u64),
 ) -> Result<(), Failure> {
     let mut turn = Turn::default();
-    let mut wait = false;
     loop {
         if wait {
             let ready = rt::race(poll_fn(|cx| to.poll_reset(cx)), from.readable());

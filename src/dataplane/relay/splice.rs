@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::pin::Pin;
 
 use super::copy::{Failure, Turn, half_close, is_transient, sink, source};
 use super::tuned;
@@ -20,14 +21,14 @@ thread_local! {
 }
 
 /// A pipe on loan. Dropped with bytes in it, it is closed instead of pooled.
-pub(super) struct Loan {
+struct Loan {
     pipe: Option<Pipe>,
     inside: usize,
 }
 
 impl Loan {
     /// A pipe of useful size, or `None`: the direction goes on copying.
-    pub(super) fn take() -> Option<Self> {
+    fn take() -> Option<Self> {
         let wanted = tuned::pipe_bytes()?;
         let pooled = POOL.with_borrow_mut(Vec::pop);
         let pipe = match pooled {
@@ -81,28 +82,37 @@ pub(super) enum Spliced {
     Calm,
 }
 
-/// Splices until end of stream or until the flow calms down.
+/// Splices until end of stream or until the flow calms down. `None`: no pipe is to be had.
 ///
 /// Dropping the future loses what is in the pipe: the connection must end with it.
-pub(super) async fn run(
+pub(super) fn run(
     from: &Socket,
     to: &Socket,
-    loan: &mut Loan,
+    turn: &mut Turn,
+    count: &impl Fn(u64),
+) -> Option<Pin<Box<impl Future<Output = Result<Spliced, Failure>>>>> {
+    Loan::take().map(|loan| Box::pin(with_pipe(from, to, loan, turn, count)))
+}
+
+async fn with_pipe(
+    from: &Socket,
+    to: &Socket,
+    mut loan: Loan,
     turn: &mut Turn,
     count: &impl Fn(u64),
 ) -> Result<Spliced, Failure> {
     let mut calm = 0;
     loop {
-        match fill(from, loan)? {
+        match fill(from, &mut loan)? {
             Filled::End => {
-                drain(to, loan, count).await?;
+                drain(to, &mut loan, count).await?;
                 return half_close(to).map(|()| Spliced::Ended);
             }
             Filled::Some(bytes) => {
                 if bytes >= RELAY_PIPE_BYTES_MIN / 4 {
                     calm = 0;
                 }
-                drain(to, loan, count).await?;
+                drain(to, &mut loan, count).await?;
                 turn.step(bytes).await;
             }
             Filled::Empty => {

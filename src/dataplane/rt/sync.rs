@@ -3,7 +3,7 @@
 //! A waiter that is dropped leaves nothing behind: a waker that stayed would keep the memory of its
 //! task for as long as the signal lives, which for the shard's own signals is for ever.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -21,20 +21,21 @@ struct Waiters {
 #[derive(Debug, Default)]
 struct Places {
     wakers: Vec<Option<Waker>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
 }
 
 impl Waiters {
     /// Stores the waker of `cx` at `place`, which is chosen at the first call.
-    fn register(&self, place: &mut Option<usize>, cx: &Context<'_>) {
+    fn register(&self, place: &mut Option<u32>, cx: &Context<'_>) {
         let mut places = self.places.borrow_mut();
         let at = *place.get_or_insert_with(|| {
             places.free.pop().unwrap_or_else(|| {
                 places.wakers.push(None);
-                places.wakers.len() - 1
+                // As many tasks do not fit into memory.
+                u32::try_from(places.wakers.len() - 1).unwrap_or(u32::MAX)
             })
         });
-        let former = match &mut places.wakers[at] {
+        let former = match &mut places.wakers[at as usize] {
             Some(waker) if waker.will_wake(cx.waker()) => None,
             waker => waker.replace(cx.waker().clone()),
         };
@@ -43,10 +44,10 @@ impl Waiters {
         drop(former);
     }
 
-    fn leave(&self, place: &mut Option<usize>) {
+    fn leave(&self, place: &mut Option<u32>) {
         let Some(at) = place.take() else { return };
         let mut places = self.places.borrow_mut();
-        let former = places.wakers[at].take();
+        let former = places.wakers[at as usize].take();
         places.free.push(at);
         drop(places);
         drop(former);
@@ -139,7 +140,7 @@ impl<T: Clone> Signal<T> {
 #[must_use]
 pub struct Wait<'a, T> {
     state: &'a State<T>,
-    place: Option<usize>,
+    place: Option<u32>,
 }
 
 impl<T: Clone> Future for Wait<'_, T> {
@@ -191,7 +192,7 @@ impl Pulse {
 pub struct Beat<'a> {
     pulse: &'a Pulse,
     seen: u64,
-    place: Option<usize>,
+    place: Option<u32>,
 }
 
 impl Future for Beat<'_> {
@@ -210,6 +211,77 @@ impl Future for Beat<'_> {
 impl Drop for Beat<'_> {
     fn drop(&mut self) {
         self.pulse.waiters.leave(&mut self.place);
+    }
+}
+
+/// A value that one waiter waits for, once: a [`Signal`] without its table of waiters.
+#[derive(Debug)]
+pub struct Notice<T> {
+    /// Boxed: few connections are given notice, all hold room for it.
+    value: OnceCell<Box<T>>,
+    waiter: RefCell<Option<Waker>>,
+}
+
+impl<T> Default for Notice<T> {
+    fn default() -> Self {
+        Self {
+            value: OnceCell::new(),
+            waiter: RefCell::new(None),
+        }
+    }
+}
+
+impl<T: Clone> Notice<T> {
+    /// Gives notice. The first value stands; later calls change nothing.
+    pub fn give(&self, value: T) {
+        if self.value.set(Box::new(value)).is_ok()
+            && let Some(waiter) = self.waiter.take()
+        {
+            waiter.wake();
+        }
+    }
+
+    /// Whether notice was given.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.value.get().is_some()
+    }
+
+    /// Waits for the value. A second waiter at the same time would take the place of the first.
+    pub const fn wait(&self) -> Noticed<'_, T> {
+        Noticed { notice: self }
+    }
+}
+
+/// See [`Notice::wait`].
+#[derive(Debug)]
+#[must_use]
+pub struct Noticed<'a, T> {
+    notice: &'a Notice<T>,
+}
+
+impl<T: Clone> Future for Noticed<'_, T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let notice = self.notice;
+        if let Some(value) = notice.value.get() {
+            return Poll::Ready((**value).clone());
+        }
+        let waits = |waker: &Waker| waker.will_wake(cx.waker());
+        if !notice.waiter.borrow().as_ref().is_some_and(waits) {
+            let former = notice.waiter.replace(Some(cx.waker().clone()));
+            // Dropping a waker may drop its task.
+            drop(former);
+        }
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for Noticed<'_, T> {
+    fn drop(&mut self) {
+        let waiter = self.notice.waiter.take();
+        drop(waiter);
     }
 }
 
@@ -251,6 +323,10 @@ impl<A: Future, B: Future> Future for Race<A, B> {
     }
 }
 
+/// The task panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panicked;
+
 pin_project! {
     /// See [`contain`].
     #[derive(Debug)]
@@ -260,19 +336,20 @@ pin_project! {
     }
 }
 
-/// Runs `task`, turning a panic into `None`.
-pub const fn contain<F: Future>(task: F) -> Contain<F> {
+/// Runs `task`, turning a panic into an error. A struct, because every `async` block around a task
+/// stores the task twice.
+pub const fn contain<F: Future<Output = ()>>(task: F) -> Contain<F> {
     Contain { task }
 }
 
-impl<F: Future> Future for Contain<F> {
-    type Output = Option<F::Output>;
+impl<F: Future<Output = ()>> Future for Contain<F> {
+    type Output = Result<(), Panicked>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let task = self.project().task;
         match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {
-            Ok(polled) => polled.map(Some),
-            Err(_) => Poll::Ready(None),
+            Ok(polled) => polled.map(Ok),
+            Err(_) => Poll::Ready(Err(Panicked)),
         }
     }
 }

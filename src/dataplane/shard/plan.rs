@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::super::balance::{Handed, Neighbour};
 use super::super::demand::Asker;
+use super::super::hostnames::{Answer, Questions};
 use super::super::rt::{Inbox, Mailbox};
 use crate::config::{Config, ForwardTarget};
 use crate::model::identity::Identity;
@@ -31,6 +32,8 @@ pub enum Message {
     Told(Arc<str>, bool),
     /// Answer by storing this number in the heartbeat.
     Ping(u64),
+    /// The answer to the question with this ticket.
+    Resolved(u64, Answer),
     /// Serve a connection that another shard accepted.
     Adopt(Handed),
 }
@@ -107,6 +110,8 @@ pub struct Plan {
     pub shards: Vec<Neighbour>,
     /// Its messages.
     pub inbox: Inbox<Message>,
+    /// Where it asks for hostnames.
+    pub questions: Questions,
     /// Stores the newest ping's number.
     pub heartbeat: Arc<AtomicU64>,
     /// Whether it accepts at once, or waits for [`Message::Open`].

@@ -7,7 +7,7 @@ use std::panic::panic_any;
 use super::node::{DRIVERS, Plans, Running, exchange, is_reset, patient, server, until};
 use crate::config::DriverChoice;
 use crate::dataplane::faults;
-use crate::dataplane::rt::{self, First};
+use crate::dataplane::rt::{self, Panicked};
 use crate::dataplane::shard::Message;
 
 /// One test, because a fault is armed for the whole process.
@@ -90,25 +90,15 @@ impl Drop for PanicsInDrop {
 fn a_panic_while_a_future_is_dropped_is_contained_too() {
     for driver in [DriverChoice::IoUring, DriverChoice::Epoll] {
         let told = rt::block_on(driver, 256, |_| async {
-            let told = rt::Signal::default();
-            let on_panic = told.clone();
-            rt::spawn(
-                async {
-                    let holder = PanicsInDrop;
-                    let loses = async move {
-                        let _holder = holder;
-                        pending::<()>().await;
-                    };
-                    let First::Right(()) =
-                        rt::race(loses, rt::sleep(std::time::Duration::ZERO)).await
-                    else {
-                        return;
-                    };
-                },
-                move || on_panic.fire(()),
-            );
-            told.wait().await;
-            true
+            let task = async {
+                let holder = PanicsInDrop;
+                let loses = async move {
+                    let _holder = holder;
+                    pending::<()>().await;
+                };
+                rt::race(loses, rt::sleep(std::time::Duration::ZERO)).await;
+            };
+            rt::contain(task).await == Err(Panicked)
         });
         assert!(told.unwrap(), "{driver:?}");
     }

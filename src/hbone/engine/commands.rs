@@ -50,10 +50,10 @@ impl Connection {
             Some(StreamError::Reset(ResetCode::NoError)) | None => false,
             Some(_) => stream.recv.parked.bytes() == 0,
         };
-        if let Head::Answered(status, headers) = &mut stream.head
-            && !(stillborn && *status == StatusCode::OK)
+        if let Head::Answered(answer) = &mut stream.head
+            && !(stillborn && answer.0 == StatusCode::OK)
         {
-            let answer = (*status, std::mem::take(headers));
+            let answer = (answer.0, std::mem::take(&mut answer.1));
             stream.head = Head::Done;
             return Poll::Ready(Ok(answer));
         }

@@ -209,7 +209,7 @@ impl Connection {
             // An interim answer (RFC 9113 section 8.1): the real one follows.
             Ok((status, _)) if status.is_informational() && !end => Ok(()),
             Ok((status, headers)) if !status.is_informational() => {
-                stream.head = Head::Answered(status, headers);
+                stream.head = Head::Answered(Box::new((status, headers)));
                 stream.wake_reader();
                 if end {
                     self.data_ends(id);

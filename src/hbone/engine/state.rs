@@ -16,8 +16,8 @@ pub(super) enum Head {
     Unsent(Vec<u8>),
     /// Client: no answer yet.
     Asked,
-    /// Client: the answer, until it is taken.
-    Answered(StatusCode, HeaderMap),
+    /// Client: the answer, until it is taken. Boxed: a stream is as large as its largest state.
+    Answered(Box<(StatusCode, HeaderMap)>),
     /// Server: the request is known, no answer was given.
     Unanswered,
     /// Both are known.

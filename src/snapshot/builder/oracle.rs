@@ -495,7 +495,7 @@ fn check(model: &Model, snapshot: &Snapshot) {
                 model.ranked(&slot, client, None),
                 "{host} for {client:?}"
             );
-            let found = snapshot.service_by_host_preferring(host, client, "ns2");
+            let found = snapshot.service_by_host_preferring(host, client, Some("ns2"), &|_| true);
             let expected = model.ranked(&slot, client, Some("ns2"));
             assert_eq!(
                 found.map(|s| &**s),

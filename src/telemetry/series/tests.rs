@@ -226,13 +226,13 @@ fn connections_with_the_same_labels_share_a_series() {
     let (mut interner, announced) = interner(10);
     let counters = ShardCounters::default();
     let flow = outbound();
-    let first = interner.hold(&flow, &counters);
-    let cached = interner.hold(&flow, &counters);
+    let first = interner.hold(&flow, &counters).0;
+    let cached = interner.hold(&flow, &counters).0;
     // Published again: other records, equal contents.
-    let again = interner.hold(&outbound(), &counters);
+    let again = interner.hold(&outbound(), &counters).0;
     assert!(Arc::ptr_eq(&first, &cached) && Arc::ptr_eq(&first, &again));
     assert_eq!(announced.try_iter().count(), 1);
-    let other = interner.hold(&inbound(), &counters);
+    let other = interner.hold(&inbound(), &counters).0;
     assert!(!Arc::ptr_eq(&first, &other));
     assert_eq!(announced.try_iter().count(), 1);
 }
@@ -273,7 +273,7 @@ fn cache_tells_apart_everything_the_labels_show() {
         for flow in &flows {
             let mut expected = LabelText::default();
             expected.fill(flow);
-            assert_eq!(*interner.hold(flow, &counters).labels(), expected);
+            assert_eq!(*interner.hold(flow, &counters).0.labels(), expected);
         }
     }
     assert_eq!(interner.by_labels.len(), flows.len());
@@ -297,12 +297,12 @@ fn what_exceeds_the_cap_shares_one_series_and_is_counted() {
         interner.hold(&distinct(n), &counters);
     }
     assert_eq!(counters.limit(Limit::MetricSeries).get(), 0);
-    let fourth = interner.hold(&distinct(3), &counters);
-    let fifth = interner.hold(&distinct(4), &counters);
+    let fourth = interner.hold(&distinct(3), &counters).0;
+    let fifth = interner.hold(&distinct(4), &counters).0;
     assert!(Arc::ptr_eq(&fourth, &fifth));
     assert_eq!(*fourth.labels(), LabelText::overflow(Direction::Inbound));
     assert_eq!(counters.limit(Limit::MetricSeries).get(), 2);
-    let known = interner.hold(&distinct(1), &counters);
+    let known = interner.hold(&distinct(1), &counters).0;
     assert!(
         !Arc::ptr_eq(&known, &fourth),
         "a known label set keeps its series"
@@ -315,14 +315,14 @@ fn ended_series_make_room_again() {
     let (mut interner, announced) = interner(3);
     let counters = ShardCounters::default();
     for n in 0..3 {
-        interner.hold(&distinct(n), &counters).release();
+        interner.hold(&distinct(n), &counters).0.release();
     }
     for series in announced.try_iter() {
         assert!(series.end());
     }
     let overflow = LabelText::overflow(Direction::Inbound);
     let found = (3..3 + SWEEP_MISSES_MIN).find(|n| {
-        let series = interner.hold(&distinct(*n), &counters);
+        let series = interner.hold(&distinct(*n), &counters).0;
         *series.labels() != overflow
     });
     assert!(
@@ -336,12 +336,12 @@ fn held_series_cannot_end_and_ended_series_is_not_used_again() {
     let (mut interner, _announced) = interner(10);
     let counters = ShardCounters::default();
     let flow = outbound();
-    let first = interner.hold(&flow, &counters);
+    let first = interner.hold(&flow, &counters).0;
     assert!(!first.end(), "held");
     first.release();
     assert!(first.end());
     assert!(!first.hold());
-    let second = interner.hold(&flow, &counters);
+    let second = interner.hold(&flow, &counters).0;
     assert!(
         !Arc::ptr_eq(&first, &second),
         "a new series takes its place"
@@ -378,7 +378,7 @@ fn no_count_is_lost_between_a_shard_that_holds_and_a_hub_that_ends() {
     let counters = ShardCounters::default();
     let flow = outbound();
     for _ in 0..CONNECTIONS {
-        let series = interner.hold(&flow, &counters);
+        let series = interner.hold(&flow, &counters).0;
         series.opened.add(1);
         series.release();
     }

@@ -8,7 +8,7 @@ const DOCUMENTATION: &str = include_str!("../../../../docs/configuration.md");
 
 /// Rows of the two tables of the documentation.
 fn rows() -> Vec<String> {
-    let file = "mode: node\nlocalState: s\nidentityDir: i\nshards: {count: 1}";
+    let file = "mode: node\nlocalState: s\nidentityDir: i\nshards: {count: 1, pin: false}";
     let defaults = with_file(file).unwrap().settings;
     let settings = SETTINGS
         .iter()

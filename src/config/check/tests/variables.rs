@@ -28,7 +28,7 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("NETWORK", "n", Used),
     ("NODE_NAME", "n", Used),
     ("CLUSTER_ID", "c", Used),
-    ("CLUSTER_DOMAIN", "d", Warned),
+    ("CLUSTER_DOMAIN", "d", Used),
     ("TRUST_DOMAIN", "t", Used),
     ("POD_NAME", "p", Warned),
     ("POD_NAMESPACE", "p", Warned),
@@ -53,12 +53,12 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("CRL_PATH", "/crl", Used),
     ("ISTIO_META_CLUSTER_ID", "c", Used),
     ("ISTIO_META_SOMETHING", "x", Warned),
-    ("ISTIO_META_DNS_CAPTURE", "true", Refused),
-    ("ISTIO_META_DNS_CAPTURE", "TRUE", Refused),
+    ("ISTIO_META_DNS_CAPTURE", "true", Used),
+    ("ISTIO_META_DNS_CAPTURE", "TRUE", Used),
     ("ISTIO_META_DNS_PROXY_ADDR", "not-an-address", Refused),
     ("ISTIO_META_DNS_PROXY_ADDR", "localhost:15053", Warned),
     ("ISTIO_METAJSON_LABELS", "{}", Warned),
-    ("PREFERED_SERVICE_NAMESPACE", "n", Warned),
+    ("PREFERED_SERVICE_NAMESPACE", "n", Used),
     ("LOCAL_XDS_PATH", "p", Used),
     ("LOCAL_XDS", "{}", Refused),
     ("PROXY_CONFIG", "concurrency: 3", Refused),
@@ -116,8 +116,6 @@ fn every_documented_variable_has_the_fate_it_should_have() {
                     .settings
                     .iter()
                     .any(|s| s.origin == Origin::Env(name.to_owned()));
-                // The one variable that is shown although only a DNS proxy uses it.
-                let used = used && name != "CLUSTER_DOMAIN";
                 let warned = checked.warnings.iter().any(from_it);
                 assert_eq!(
                     (used, warned),

@@ -130,3 +130,41 @@ fn a_race_prefers_its_first_argument() {
         panic!("right was ready");
     };
 }
+
+#[test]
+fn the_first_notice_reaches_its_waiter_whether_it_waits_yet_or_not() {
+    let notice = Notice::default();
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let mut cx = Context::from_waker(&waker);
+    let mut waits = pin!(notice.wait());
+    assert!(waits.as_mut().poll(&mut cx).is_pending());
+    assert!(waits.as_mut().poll(&mut cx).is_pending());
+    assert!(!notice.is_given());
+    notice.give(1);
+    notice.give(2);
+    assert!(notice.is_given());
+    assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    assert_eq!(waits.as_mut().poll(&mut cx), Poll::Ready(1));
+    assert_eq!(pin!(notice.wait()).poll(&mut cx), Poll::Ready(1));
+}
+
+#[test]
+fn who_stops_waiting_for_notice_leaves_no_waker() {
+    let notice = Notice::<()>::default();
+    let task = Arc::new(Nothing);
+    let waker = Waker::from(Arc::clone(&task));
+    let mut waits = Box::pin(notice.wait());
+    let polled = waits.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    drop((waits, waker));
+    assert_eq!(Arc::strong_count(&task), 1);
+}
+
+#[test]
+fn a_contained_panic_is_an_error() {
+    let mut cx = Context::from_waker(Waker::noop());
+    assert_eq!(pin!(contain(ready(()))).poll(&mut cx), Poll::Ready(Ok(())));
+    let fails = contain(async { std::panic::panic_any("contained") });
+    assert_eq!(pin!(fails).poll(&mut cx), Poll::Ready(Err(Panicked)));
+}
