@@ -131,10 +131,7 @@ async fn node(
     log: &LogWriter,
     started: Instant,
 ) -> Result<(), RunError> {
-    let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(target: "corelane::app", version, "corelane starting");
-    let mut signals = Signals::register().map_err(resource("the signal handlers"))?;
-    let descriptors = raise_descriptors();
+    let (mut signals, descriptors) = begin()?;
     let readiness = Readiness::new(started);
     let state_task = readiness.task("state manager");
     let proxy_task = readiness.task("proxy");
@@ -204,6 +201,14 @@ async fn node(
     ending
         .await_it(&mut shards, &mut names, &mut signals, beside)
         .await
+}
+
+/// What comes before everything else: signals are caught, descriptors allowed.
+fn begin() -> Result<(Signals, u64), StartError> {
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(target: "corelane::app", version, "corelane starting");
+    let signals = Signals::register().map_err(resource("the signal handlers"))?;
+    Ok((signals, raise_descriptors()))
 }
 
 /// Ends the node when it is called.

@@ -101,7 +101,7 @@ pub(crate) async fn workload(
     if let Some(found) = find() {
         return Ok(found);
     }
-    let search = async {
+    let search = Box::pin(async {
         if let Some(asked) = key.asked(shard) {
             // Without an answer somebody else's may still bring it.
             let _ = demand::look_up(shard, &asked).await;
@@ -113,7 +113,7 @@ pub(crate) async fn workload(
             }
             changed.await;
         }
-    };
+    });
     match rt::within(wait, search).await {
         Some(found) => Ok(found),
         None => {

@@ -158,10 +158,14 @@ async fn resolved(
     route: Route,
 ) -> Result<(Route, SocketAddr), RouteError> {
     let host = match &route.next_hop {
-        NextHop::Address(addr) => return Ok((route.clone(), *addr)),
+        NextHop::Address(addr) => {
+            let addr = *addr;
+            return Ok((route, addr));
+        }
         NextHop::Hostname(host, _) => host,
     };
-    let Some(answers) = hostnames::resolve(shard, host, &captured.source).await else {
+    let asked = Box::pin(hostnames::resolve(shard, host, &captured.source));
+    let Some(answers) = asked.await else {
         return Err(route.resolution_failed());
     };
     let prefer_ipv6 = shown(&captured.target).is_some_and(|to| to.is_ipv6());

@@ -10,10 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-
-use pin_project_lite::pin_project;
 
 use super::admission::{Admission, Slots};
 use super::balance::Balance;
@@ -24,7 +21,7 @@ use super::local::LocalKey;
 use super::pool::Pool;
 use super::recheck;
 use super::relay;
-use super::rt::{self, Contain, DriverReport, First, Panicked, Pulse, Signal};
+use super::rt::{self, DriverReport, First, Pulse, Signal};
 use super::slot::Slot;
 use super::table::Table;
 use super::tunnel_settings;
@@ -39,9 +36,12 @@ use crate::telemetry::counters::{DriverInfo, Limit};
 use crate::telemetry::flow::Direction;
 use crate::tls::credentials::{CredentialStore, Credentials, IdentityError};
 
+use task::Counted;
+
 pub use plan::{CertificateAsker, ListenerRole, Message, Plan, PlannedListener, ShardMailbox};
 
 mod plan;
+mod task;
 
 /// The running shard, shared by its tasks.
 #[derive(Debug)]
@@ -253,12 +253,7 @@ impl Shard {
         task: impl Future<Output = ()> + 'static,
         on_panic: impl Fn() + 'static,
     ) {
-        self.tasks.set(self.tasks.get() + 1);
-        rt::spawn(Counted {
-            task: rt::contain(task),
-            on_panic,
-            leave: Leave(Rc::clone(self)),
-        });
+        rt::spawn(Counted::new(self, task, on_panic));
     }
 
     /// Starts the task that sets a connection up; it ends when the connection is relayed, or the tunnel
@@ -371,43 +366,5 @@ impl Shard {
     /// Key of the workload that listens on `addr`.
     pub(crate) fn local_key(&self, addr: SocketAddr) -> LocalKey {
         LocalKey::of_listener(&self.config.mode, addr.ip())
-    }
-}
-
-pin_project! {
-    /// A task that is counted until it has been dropped, and whose panic ends it alone.
-    struct Counted<F, P> {
-        #[pin]
-        task: Contain<F>,
-        on_panic: P,
-        leave: Leave,
-    }
-}
-
-impl<F: Future<Output = ()>, P: Fn()> Future for Counted<F, P> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        let ended = ready!(this.task.poll(cx));
-        if ended == Err(Panicked) {
-            this.leave.0.telemetry.counters().panics.add(1);
-            tracing::error!(target: "corelane::shard", "a task panicked; its connection is closed");
-            (this.on_panic)();
-        }
-        Poll::Ready(())
-    }
-}
-
-/// Leaves the count of tasks when dropped.
-struct Leave(Rc<Shard>);
-
-impl Drop for Leave {
-    fn drop(&mut self) {
-        let shard = &self.0;
-        shard.tasks.set(shard.tasks.get() - 1);
-        if shard.tasks.get() <= 1 {
-            shard.idle.beat();
-        }
     }
 }

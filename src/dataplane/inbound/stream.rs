@@ -173,7 +173,7 @@ async fn find_target(
             | InboundError::NoAddress(_),
         ) => return first,
     };
-    match demand::look_up(shard, &key).await {
+    match Box::pin(demand::look_up(shard, &key)).await {
         Ok(()) => resolve(request, &shard.snapshot()),
         Err(_) => first,
     }
