@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use corelane::hbone::blocks::Block;
+use corelane::hbone::client::Opener;
 use corelane::hbone::connect::{ConnectRequest, Forwarded};
 use corelane::hbone::stream::{RecvHalf, SendHalf};
 use corelane::hbone::{Engine, Settings, client, server};
@@ -107,9 +108,13 @@ fn settings(engine: Engine) -> Settings {
 /// A tunnel with streams open in it, and what has to be polled to keep it going.
 struct Tunnel {
     machines: Vec<Pin<Box<dyn Future<Output = ()>>>>,
+    opener: Opener,
     near: Vec<(RecvHalf, SendHalf)>,
-    far: Vec<(RecvHalf, SendHalf)>,
+    far: Far,
 }
+
+/// Streams that the server accepted and nobody has taken yet.
+type Far = Rc<RefCell<Vec<(RecvHalf, SendHalf)>>>;
 
 fn tunnel(engine: Engine, streams: usize) -> Tunnel {
     let lanes = [Lane::default(), Lane::default()];
@@ -121,7 +126,7 @@ fn tunnel(engine: Engine, streams: usize) -> Tunnel {
     let mut accepting = Box::pin(server::handshake(far, &settings));
     let (opener, driver) = drive(&mut [], client::handshake(near, &settings)).expect("a client");
     let (mut server, _) = drive(&mut [], &mut accepting).expect("a server");
-    let accepted: Rc<RefCell<Vec<_>>> = Rc::default();
+    let accepted = Far::default();
     let log = Rc::clone(&accepted);
     let serve = async move {
         while let Some(Ok(incoming)) = server.next().await {
@@ -133,28 +138,40 @@ fn tunnel(engine: Engine, streams: usize) -> Tunnel {
         let _ = driver.await;
     };
     let mut machines: Vec<Pin<Box<dyn Future<Output = ()>>>> = vec![Box::pin(run), Box::pin(serve)];
-    let request = ConnectRequest {
-        authority: Authority::Address("127.0.0.1:80".parse().expect("an address")),
-        baggage: Baggage::default(),
-        forwarded: Forwarded::default(),
-        traceparent: None,
-        forwarded_network: None,
-    };
     let near = (0..streams)
         .map(|_| {
-            let opened = drive(&mut machines, opener.open(&request));
+            let opened = drive(&mut machines, opener.open(&request()));
             opened.expect("a stream").1.split()
         })
         .collect();
-    // The opener must live as long as the tunnel.
-    machines.push(Box::pin(async move {
-        pending::<()>().await;
-        drop(opener);
-    }));
     Tunnel {
         machines,
+        opener,
         near,
-        far: accepted.take(),
+        far: accepted,
+    }
+}
+
+/// With everything in it that a node sends.
+fn request() -> ConnectRequest {
+    ConnectRequest {
+        authority: Authority::Address("10.244.1.7:8080".parse().expect("an address")),
+        baggage: Baggage {
+            cluster: Some("Kubernetes".into()),
+            namespace: Some("default".into()),
+            workload_name: Some("frontend".into()),
+            service_name: Some("frontend".into()),
+            service_revision: Some("v1".into()),
+            region: Some("eu-north".into()),
+            zone: Some("eu-north-2".into()),
+            workload_type: None,
+        },
+        forwarded: Forwarded {
+            client: Some("10.244.0.9:41234".parse().expect("an address")),
+            host: Some("backend.default.svc.cluster.local".into()),
+        },
+        traceparent: None,
+        forwarded_network: None,
     }
 }
 
@@ -194,7 +211,8 @@ fn bulk(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
             bencher.iter(|| {
                 let sender = &mut tunnel.near[0].1;
-                let receiver = &mut tunnel.far[0].0;
+                let mut far = tunnel.far.borrow_mut();
+                let receiver = &mut far[0].0;
                 let mut sending = pin!(send(sender, BULK_BYTES));
                 let mut receiving = pin!(receive(receiver, BULK_BYTES));
                 let (mut sent, mut received) = (false, false);
@@ -238,7 +256,9 @@ fn round(tunnel: &mut Tunnel) {
         machines,
         near,
         far,
+        ..
     } = tunnel;
+    let mut far = far.borrow_mut();
     drive(machines, async {
         for (_, sender) in near.iter_mut() {
             send(sender, 64).await;
@@ -253,5 +273,39 @@ fn round(tunnel: &mut Tunnel) {
     });
 }
 
-criterion_group!(benches, bulk, messages);
+/// A stream from CONNECT to its end: the request written and read, the answer written and read, both
+/// directions closed.
+fn connect(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("hbone CONNECT");
+    let request = request();
+    for (name, engine) in ENGINES {
+        let mut tunnel = tunnel(engine, 0);
+        group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+            bencher.iter(|| {
+                let Tunnel {
+                    machines,
+                    opener,
+                    far,
+                    ..
+                } = &mut tunnel;
+                let opened = drive(machines, opener.open(&request));
+                let (_, stream) = opened.expect("a stream");
+                let (mut near_recv, mut near_send) = stream.split();
+                let (mut far_recv, mut far_send) = far.borrow_mut().pop().expect("its other end");
+                near_send.finish().expect("an open stream");
+                far_send.finish().expect("an open stream");
+                let ends = async {
+                    for recv in [&mut far_recv, &mut near_recv] {
+                        let end = poll_fn(|cx| recv.poll_data(cx)).await;
+                        assert!(matches!(end, Ok(None)), "{end:?}");
+                    }
+                };
+                drive(machines, ends);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bulk, messages, connect);
 criterion_main!(benches);

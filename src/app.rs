@@ -4,6 +4,7 @@ mod background;
 pub mod bind;
 mod credentials;
 mod discovery;
+mod dns;
 mod ending;
 mod lifecycle;
 mod servers;

@@ -12,20 +12,22 @@ pub mod server;
 pub mod tuning;
 
 mod defaults;
+mod dns;
 mod file;
 mod host;
 mod mesh;
 mod mode;
+mod shown;
 mod unbuilt;
 mod value;
 mod yaml;
 
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use dns::{DNS_PORT, Dns};
 pub use mode::{NodeMode, Shared};
 
 use limits::Limits;
@@ -84,6 +86,8 @@ pub struct Config {
     pub auth_token: TokenSource,
     /// Certificates: `DIR/ns/NAMESPACE/sa/SERVICE_ACCOUNT/{tls.crt,tls.key,ca.crt}`.
     pub identity_dir: Option<PathBuf>,
+    /// Revocation lists that peers are checked against.
+    pub crl_path: Option<PathBuf>,
     /// Certificates from an authority; never together with `identity_dir`.
     pub authority: Option<CertificateAuthority>,
     /// Versions and groups.
@@ -100,6 +104,8 @@ pub struct Config {
     pub limits: Limits,
     /// Expert settings.
     pub tuning: Tuning,
+    /// Names of the mesh and of others.
+    pub dns: Dns,
     /// An application tunnel with PROXY protocol is dialled on loopback (spec: hbone 8).
     pub localhost_app_tunnel: bool,
     /// Whether responses carry baggage and request baggage is used.
@@ -158,6 +164,8 @@ pub struct Listeners {
     pub inbound: Option<SocketAddr>,
     /// SOCKS5.
     pub socks5: Option<SocketAddr>,
+    /// DNS proxy, UDP and TCP on each; off when empty.
+    pub dns: Vec<SocketAddr>,
     /// Admin endpoint; never a public address by default.
     pub admin: Vec<SocketAddr>,
     /// Metrics endpoint.
@@ -360,20 +368,5 @@ pub const fn wildcard(ipv6_enabled: bool, port: u16) -> SocketAddr {
         SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
     } else {
         SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
-    }
-}
-
-impl fmt::Display for ForwardTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Hostname(host, port) => write!(f, "{host}:{port}"),
-        }
-    }
-}
-
-impl fmt::Display for ServiceAccountRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.service_account)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod certs;
+pub mod dns;
 pub mod dump;
 pub mod exposition;
 pub mod grpc;
@@ -9,6 +10,7 @@ pub mod http;
 pub mod local_state;
 pub mod logging;
 pub mod readiness;
+pub mod revocation;
 mod spelling;
 pub mod watch;
 pub mod zds;

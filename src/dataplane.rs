@@ -18,6 +18,7 @@ pub mod demand;
 mod dial;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
+pub mod hostnames;
 mod inbound;
 mod listener;
 mod local;
@@ -29,6 +30,7 @@ mod pool;
 mod proxy_protocol;
 mod recheck;
 mod relay;
+mod revocation;
 pub mod rt;
 pub mod shard;
 mod slot;

@@ -147,20 +147,22 @@ impl Snapshot {
         hostname: &str,
         client_namespace: Option<&str>,
     ) -> Option<&Arc<Service>> {
-        self.services.by_host(hostname, client_namespace, None)
+        self.services
+            .by_host(hostname, client_namespace, None, &|_| true)
     }
 
-    /// As [`Self::service_by_host`], with a namespace that wins over the first stored service
-    /// (`PREFERED_SERVICE_NAMESPACE`, for DNS).
+    /// As [`Self::service_by_host`], among the `usable` services only and with a namespace that wins
+    /// over the first stored service (`PREFERED_SERVICE_NAMESPACE`, for DNS).
     #[must_use]
     pub fn service_by_host_preferring(
         &self,
         hostname: &str,
         client_namespace: Option<&str>,
-        preferred_namespace: &str,
+        preferred_namespace: Option<&str>,
+        usable: &dyn Fn(&Service) -> bool,
     ) -> Option<&Arc<Service>> {
         self.services
-            .by_host(hostname, client_namespace, Some(preferred_namespace))
+            .by_host(hostname, client_namespace, preferred_namespace, usable)
     }
 
     /// Service by primary key; no visibility filter.
@@ -273,6 +275,15 @@ impl Snapshot {
     #[must_use]
     pub fn has_local_identity(&self, identity: &Identity) -> bool {
         self.workloads.has_local_identity(identity)
+    }
+
+    /// Identities of local workloads that take tunnels, the ones certificates are fetched ahead for;
+    /// sorted.
+    #[must_use]
+    pub fn tunnelled_identities(&self) -> Vec<Identity> {
+        let mut all: Vec<_> = self.workloads.tunnelled_identities().cloned().collect();
+        all.sort_unstable();
+        all
     }
 
     /// Identities of local workloads, the ones certificates are needed for; sorted.

@@ -12,6 +12,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls::pki_types::{CertificateDer, UnixTime};
+
 use crate::model::identity::Identity;
 
 pub mod certificate;
@@ -24,6 +26,7 @@ pub mod handshake;
 pub mod pem;
 mod provider;
 mod record;
+pub mod revocation;
 mod session;
 pub mod signing_request;
 pub mod stream;
@@ -73,4 +76,13 @@ pub struct Peer {
     pub group: &'static str,
     /// Cipher suite by its IANA name, such as `TLS_AES_256_GCM_SHA384`.
     pub cipher: &'static str,
+    /// What a later look at revocation lists needs; only where there are some.
+    judged: Option<Judged>,
+}
+
+/// The chain that was accepted, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Judged {
+    chain: Arc<[CertificateDer<'static>]>,
+    at: UnixTime,
 }

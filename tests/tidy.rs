@@ -104,6 +104,8 @@ mod rules {
         ("tokio::net", &["control", "xds", "app"]),
         ("tokio::time", &["control", "xds", "app"]),
         ("hyper::", &["control"]),
+        ("hickory_proto::", &["control/dns"]),
+        ("hickory_resolver::", &["control/dns"]),
         ("clap::", &["cli"]),
         ("prost::", &["xds", "control/zds"]),
         ("prost_types::", &["xds", "control/certs"]),
@@ -159,6 +161,8 @@ mod rules {
         ("aws-lc-rs", [1, 19, 0]),
         ("rcgen", [0, 14, 10]),
         ("tokio", [1, 53, 0]),
+        ("hickory-proto", [0, 26, 1]),
+        ("hickory-resolver", [0, 26, 1]),
         ("tracing-subscriber", [0, 3, 23]),
     ];
 

@@ -117,6 +117,7 @@ mod tests {
             cipher: Vec::new(),
             skipped: Vec::new(),
             targets: Vec::new(),
+            profiles: Vec::new(),
         };
         let table = table(&results, "old", "new");
         assert!(

@@ -89,6 +89,9 @@ pub struct RunArguments {
     /// Keep the run in perf/results/DATE-NAME
     #[arg(long, value_name = "NAME", conflicts_with = "out")]
     pub name: Option<String>,
+    /// Tell where the CPU time goes: one more round of everything, under `perf record`
+    #[arg(long)]
+    pub profile: bool,
     /// Say which peers and work there are, and end
     #[arg(long)]
     pub list: bool,

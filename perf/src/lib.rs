@@ -16,6 +16,7 @@ pub mod lab;
 pub mod machine;
 pub mod peers;
 pub mod procfs;
+pub mod profile;
 pub mod relay;
 pub mod report;
 pub mod results;

@@ -14,7 +14,7 @@ pub use text::text;
 use crate::error::{Error, Result};
 use crate::results::Results;
 
-/// Writes `report.txt`, `results.json` and `report.html` into `dir`.
+/// Writes `report.txt`, `results.json` and `report.html` into `dir`, and `profiles.txt` if there are any.
 ///
 /// # Errors
 /// If the file system refuses.
@@ -30,6 +30,9 @@ pub fn write(results: &Results, dir: &Path) -> Result<()> {
     })?;
     write("results.json", &json)?;
     write("report.txt", &text(results))?;
+    if !results.profiles.is_empty() {
+        write("profiles.txt", &text::profiles(results))?;
+    }
     write("report.html", &html::page(results)?)
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cipher::Cost;
 use crate::machine::Machine;
+use crate::profile::Profile;
 use crate::stats::Spread;
 use crate::targets::Verdict;
 
@@ -27,6 +28,9 @@ pub struct Results {
     pub skipped: Vec<(String, String)>,
     /// The targets held against the figures.
     pub targets: Vec<Verdict>,
+    /// Where the CPU time went, if that was asked for.
+    #[serde(default)]
+    pub profiles: Vec<Profile>,
 }
 
 /// How a run was done.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::peers::{Kind, Peer, Programs, Running, Shape};
+use crate::profile::{Profile, Profiler};
 use crate::results::{FORMAT, Plan, Results, Sample, Series};
 use crate::stop::Stop;
 use crate::targets;
@@ -33,6 +34,8 @@ pub struct Order {
     pub access_log: bool,
     /// Programs found.
     pub programs: Programs,
+    /// Tells where the CPU time goes, in one more round of everything.
+    pub profiler: Option<Profiler>,
 }
 
 /// Measures all of it and judges the result. Lines about the progress go to standard error.
@@ -76,6 +79,7 @@ pub fn run(order: &Order, machine: Machine, stop: &Stop) -> Result<Results> {
         cipher: Vec::new(),
         skipped,
         targets: Vec::new(),
+        profiles: Vec::new(),
     };
     for work in &order.works {
         let does = |peer: &&Peer| work.is_for(peer) && (order.chooses)(*work, peer);
@@ -145,14 +149,41 @@ impl Labs<'_> {
             }
             for turn in turns {
                 self.stop.check()?;
-                let sample = self.sample(work, &mut subjects[turn]);
+                let sample = self.sample(work, &subjects[turn]);
                 record(&mut subjects[turn].series, sample)?;
+            }
+        }
+        if let Some(profiler) = &self.order.profiler
+            && work != Work::IdleMemory
+        {
+            for subject in &mut subjects {
+                let profile = self.profile(profiler, work, subject);
+                results.profiles.extend(kept(&mut subject.series, profile)?);
             }
         }
         results
             .series
             .extend(subjects.into_iter().map(|s| s.series));
         Ok(())
+    }
+
+    /// One more round, watched; nothing for peers without tunnel processes.
+    fn profile(
+        &mut self,
+        profiler: &Profiler,
+        work: Work,
+        subject: &Subject<'_>,
+    ) -> Result<Option<Profile>> {
+        if matches!(subject.peer.kind, Kind::Direct) {
+            return Ok(None);
+        }
+        let (amount, stop) = (self.order.amount, self.stop);
+        let label = subject.series.label();
+        self.on_lab(work, subject, |running| {
+            let act = || work.sample(running, &amount, stop);
+            let functions = profiler.watch(running, amount.seconds, stop, act)?;
+            Ok(Some(Profile::new(work.name(), label, &functions)))
+        })
     }
 
     fn subjects<'p>(&mut self, work: Work, peers: &[&'p Peer]) -> Result<Vec<Subject<'p>>> {
@@ -205,17 +236,26 @@ impl Labs<'_> {
         Ok((held, running))
     }
 
-    fn sample(&mut self, work: Work, subject: &mut Subject<'_>) -> Result<Sample> {
-        let amount = self.order.amount;
+    fn sample(&mut self, work: Work, subject: &Subject<'_>) -> Result<Sample> {
+        let (amount, stop) = (self.order.amount, self.stop);
+        self.on_lab(work, subject, |running| work.sample(running, &amount, stop))
+    }
+
+    /// Acts on the peer's lab while it is in the subject's condition.
+    fn on_lab<T>(
+        &mut self,
+        work: Work,
+        subject: &Subject<'_>,
+        act: impl FnOnce(&Running) -> Result<T>,
+    ) -> Result<T> {
         if work.own_lab() {
             let Some((_, running)) = &subject.own else {
                 return Err(Error::Usage("no lab".into()));
             };
-            return work.sample(running, &amount, self.stop);
+            return act(running);
         }
         if work == Work::IdleMemory {
-            let running = self.start(subject.peer, true)?;
-            return work.sample(&running, &amount, self.stop);
+            return act(&self.start(subject.peer, true)?);
         }
         let name = &subject.peer.name;
         if !self.standing.contains_key(name) {
@@ -232,10 +272,24 @@ impl Labs<'_> {
             }),
             Ok(running) => {
                 let held = Work::enter(subject.condition, running, self.stop)?;
-                let sample = work.sample(running, &amount, self.stop);
+                let done = act(running);
                 drop(held);
-                sample
+                done
             }
+        }
+    }
+}
+
+/// The profile, if there is one; only an interruption ends the run.
+fn kept(series: &mut Series, profile: Result<Option<Profile>>) -> Result<Option<Profile>> {
+    match profile {
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        Ok(profile) => Ok(profile),
+        Err(error) => {
+            let text = format!("profile: {error}");
+            eprintln!("failed: {} {}: {text}", series.work, series.label());
+            series.errors.push(text);
+            Ok(None)
         }
     }
 }

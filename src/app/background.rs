@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::control::readiness::{Readiness, Task};
 use crate::control::zds::{self, view::View};
 use crate::dataplane::shard::{Message, ShardMailbox};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Generation, Snapshot};
 use crate::sys::netns::Home;
 use crate::telemetry::Hub;
 
@@ -34,6 +34,8 @@ pub(super) struct Background<'a> {
     pub(super) certificates: Rc<Certificates>,
     pub(super) mailboxes: Vec<ShardMailbox>,
     pub(super) hub: &'a Hub,
+    /// Told the number of each snapshot that is published.
+    pub(super) generation: watch::Sender<Generation>,
     pub(super) recorder: metrics_exporter_prometheus::PrometheusHandle,
     /// Done when the gate opens.
     pub(super) ready: Task,
@@ -100,6 +102,7 @@ impl Background<'_> {
             certificates,
             mailboxes,
             hub,
+            generation,
             recorder,
             ready,
             agent,
@@ -122,6 +125,7 @@ impl Background<'_> {
         };
         let published = |snapshot: &Snapshot| {
             broadcast(&mailboxes, || Message::Changed);
+            generation.send_replace(snapshot.generation());
             certificates.need(config, snapshot);
         };
         let synced = discovery.as_ref().map(Discovery::synced);

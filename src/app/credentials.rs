@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
+use super::lifecycle::StartError;
 use super::shards::broadcast;
 use crate::config::{Config, NodeMode, TlsRecords};
 use crate::control::certs::files::{self, Files};
@@ -16,6 +17,7 @@ use crate::control::certs::istio_ca::{IstioCa, Terms};
 use crate::control::certs::{Provider, Renewal};
 use crate::control::grpc::Server;
 use crate::control::grpc::headers::{Headers, Token};
+use crate::control::revocation::RevocationFile;
 use crate::dataplane::shard::{CertificateAsker, Message, ShardMailbox};
 use crate::model::identity::Identity;
 use crate::snapshot::Snapshot;
@@ -44,11 +46,26 @@ pub(crate) struct Certificates {
 impl Certificates {
     /// Starts the renewal beside the caller and waits a moment for the first certificates.
     /// Must run within a `LocalSet`.
-    pub(crate) async fn start(config: &Config, snapshot: &Snapshot) -> Self {
+    ///
+    /// # Errors
+    /// [`StartError::Revocation`]: peers could not be checked as they have to be.
+    pub(crate) async fn start(
+        config: &Config,
+        snapshot: &Snapshot,
+    ) -> Result<Rc<Self>, StartError> {
         let publisher = Publisher::new(Arc::new(CredentialStore::default()));
         let subscription = publisher.subscribe();
         let (needed, receiver) = watch::channel(Arc::new(needed(config, snapshot)));
         let shards = Mailboxes::default();
+        let revocation = config.crl_path.clone().map(RevocationFile::open);
+        let revocation = revocation.transpose()?;
+        let list = revocation.as_ref().map(RevocationFile::list);
+        if let Some(file) = revocation {
+            let told = Rc::clone(&shards);
+            tokio::task::spawn_local(file.follow(move || {
+                broadcast(&told.borrow(), || Message::Changed);
+            }));
+        }
         let asked = Rc::<RefCell<BTreeSet<Identity>>>::default();
         let mut asker = None;
         if let Some(provider) = provider(config) {
@@ -57,7 +74,8 @@ impl Certificates {
             let options = tls_options(config);
             let renewal = Renewal::new(provider, publisher, options, clock, move || {
                 broadcast(&told.borrow(), || Message::Changed);
-            });
+            })
+            .enforcing(list);
             let (urgent, waited_for) = mpsc::channel(CERTIFICATE_QUEUE_MAX);
             tokio::task::spawn_local(renewal.run(receiver, waited_for));
             if config.authority.is_some() {
@@ -83,7 +101,7 @@ impl Certificates {
             shards,
         };
         certificates.first().await;
-        certificates
+        Ok(Rc::new(certificates))
     }
 
     /// Waits until each needed identity has its certificate or an error.
@@ -215,21 +233,27 @@ fn needed(config: &Config, snapshot: &Snapshot) -> BTreeSet<Identity> {
                 snapshot.local_workload_of(&account.namespace, &account.service_account)
             });
             let forwards = forwards.map(|workload| workload.identity());
-            // Without a node name every workload of the mesh may be local; the directory tells
-            // which ones are meant, and an authority is asked when a connection needs one.
-            let strict = config.node_name.is_some();
-            let present = |identity: &Identity| {
-                strict
-                    || config
-                        .identity_dir
-                        .as_deref()
-                        .is_some_and(|dir| exists(dir, identity))
-            };
-            forwards
-                .chain(snapshot.local_identities().into_iter().filter(present))
-                .collect()
+            forwards.chain(ahead(config, snapshot)).collect()
         }
     }
+}
+
+/// Identities of local workloads whose certificates are fetched before a connection needs them.
+fn ahead(config: &Config, snapshot: &Snapshot) -> Vec<Identity> {
+    let has_node_name = config.node_name.is_some();
+    let Some(dir) = &config.identity_dir else {
+        // Without a node name every workload of the mesh may be local: each is asked for when a
+        // connection needs it.
+        return if has_node_name {
+            snapshot.tunnelled_identities()
+        } else {
+            Vec::new()
+        };
+    };
+    let mut local = snapshot.local_identities();
+    // The directory tells which ones are meant.
+    local.retain(|identity| has_node_name || exists(dir, identity));
+    local
 }
 
 #[cfg(test)]

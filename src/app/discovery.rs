@@ -25,6 +25,12 @@ use crate::xds::node;
 /// Changes are gathered for this long before the cache is written again.
 const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 
+/// A quiet mesh is written again after this long, so that what is kept does not look old.
+const KEEP_FRESH_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// Policies of one part of a response that get a log line each.
+const POLICIES_LOGGED_MAX: usize = 20;
+
 /// A shard's question, and which shard asked.
 #[derive(Debug)]
 struct Question {
@@ -98,10 +104,12 @@ impl Discovery {
         let (look_ups, queue) = mpsc::channel(DEMAND_QUEUE_MAX);
         let (received, to_keep) = mpsc::unbounded_channel();
         let is_synced = synced.subscribe();
+        let (connected, is_connected) = watch::channel(false);
         let state = Published {
             owner,
             published,
             synced,
+            connected,
             received,
         };
         let mut conversation = Conversation::new(client, to, state, queue);
@@ -121,7 +129,7 @@ impl Discovery {
         }
         tokio::join!(
             conversation.run(),
-            keep(cache, to_keep, is_synced),
+            keep(cache, to_keep, is_synced, is_connected),
             answer(questions, look_ups, shards),
         );
     }
@@ -180,11 +188,16 @@ struct Published<F> {
     owner: SharedOwner,
     published: F,
     synced: watch::Sender<bool>,
+    connected: watch::Sender<bool>,
     received: mpsc::UnboundedSender<Received>,
 }
 
 impl<F: Fn(&Snapshot)> MeshState for Published<F> {
     fn apply(&mut self, change: Change) {
+        for (key, policy) in change.policies.iter().take(POLICIES_LOGGED_MAX) {
+            let (scope, action) = (policy.scope, policy.action);
+            tracing::info!(target: "corelane::xds", ?scope, ?action, "policy {key} received");
+        }
         self.owner.borrow_mut().remote(change);
     }
 
@@ -201,6 +214,10 @@ impl<F: Fn(&Snapshot)> MeshState for Published<F> {
     fn synced(&mut self) {
         tracing::info!(target: "corelane::xds", "state is complete");
         self.synced.send_replace(true);
+    }
+
+    fn connected(&mut self, yes: bool) {
+        self.connected.send_replace(yes);
     }
 
     fn received(&mut self, received: Received) {
@@ -233,14 +250,31 @@ async fn keep(
     cache: Option<Cache>,
     mut received: mpsc::UnboundedReceiver<Received>,
     mut synced: watch::Receiver<bool>,
+    connected: watch::Receiver<bool>,
 ) {
     let Some(mut cache) = cache else {
         return;
     };
-    let _ = synced.wait_for(|synced| *synced).await;
     let mut pending = Pending::default();
-    while let Some(first) = received.recv().await {
-        pending.add(first);
+    // Gathered by name meanwhile: what is sent again and again must not pile up.
+    loop {
+        tokio::select! {
+            _ = synced.wait_for(|synced| *synced) => break,
+            Some(early) = received.recv() => pending.add(early),
+        }
+    }
+    loop {
+        if pending.is_empty() {
+            tokio::select! {
+                Some(first) = received.recv() => pending.add(first),
+                () = tokio::time::sleep(KEEP_FRESH_INTERVAL) => {
+                    // Without the control plane it is not known to be fresh.
+                    if !*connected.borrow() {
+                        continue;
+                    }
+                }
+            }
+        }
         while let Ok(more) = received.try_recv() {
             pending.add(more);
         }
@@ -258,6 +292,9 @@ async fn keep(
             Err(error) => {
                 metrics::counter!("corelane_xds_cache_failures").increment(1);
                 tracing::warn!(target: "corelane::xds", "the state cannot be kept: {error}");
+                if matches!(error, CacheError::Gone { .. }) {
+                    return;
+                }
             }
         }
         tokio::time::sleep(KEEP_INTERVAL).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::RunError;
+use super::dns;
 use super::shards::{ShardEvent, Shards, Watchdog, broadcast};
 use super::signals::Signals;
 use crate::config::limits::SHARD_STUCK_AFTER;
@@ -33,6 +34,7 @@ impl Ending<'_> {
     pub(super) async fn await_it(
         self,
         shards: &mut Shards,
+        names: &mut dns::Serving,
         signals: &mut Signals,
         beside: impl Future<Output = RunError>,
     ) -> Result<(), RunError> {
@@ -51,7 +53,7 @@ impl Ending<'_> {
         let _ = self.stop.send(true);
         ended?;
         tokio::select! {
-            drained = drain(shards, signals, self.deadline) => drained,
+            drained = drain(shards, names, signals, self.deadline) => drained,
             error = &mut beside => Err(error),
         }
     }
@@ -79,13 +81,14 @@ fn died(event: Option<ShardEvent>) -> RunError {
 /// Lets connections end until the deadline or a second signal, then ends them.
 async fn drain(
     shards: &mut Shards,
+    names: &mut dns::Serving,
     signals: &mut Signals,
     deadline: Duration,
 ) -> Result<(), RunError> {
     let mailboxes = shards.mailboxes();
     broadcast(&mailboxes, || Message::Drain);
     let forced = tokio::select! {
-        result = all_ended(shards) => return result,
+        result = all_answered(shards, names) => return result,
         () = tokio::time::sleep(deadline) => "the deadline passed",
         reason = signals.next() => reason,
     };
@@ -98,6 +101,13 @@ async fn drain(
             for_at_least: FORCE_GRACE,
         }),
     }
+}
+
+/// The last connection has ended, and the last name been told.
+async fn all_answered(shards: &mut Shards, names: &mut dns::Serving) -> Result<(), RunError> {
+    let ended = all_ended(shards).await;
+    names.ended().await;
+    ended
 }
 
 async fn all_ended(shards: &mut Shards) -> Result<(), RunError> {

@@ -14,6 +14,7 @@ use super::background::{Agent, Background};
 use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
 use super::discovery::Discovery;
+use super::dns::Dns;
 use super::ending::Ending;
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards};
@@ -25,6 +26,7 @@ use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
 use crate::control::logging::{Filter, Logging, writer_options};
 use crate::control::readiness::Readiness;
+use crate::control::revocation::RevocationFileError;
 use crate::dataplane::balance::Neighbour;
 use crate::dataplane::rt;
 use crate::dataplane::shard::Plan;
@@ -50,6 +52,9 @@ pub enum StartError {
     /// The local state is unusable.
     #[error(transparent)]
     State(#[from] LocalStateError),
+    /// The revocation lists are unusable.
+    #[error("revocation lists: {0}")]
+    Revocation(#[from] RevocationFileError),
     /// A data-plane listener could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -75,6 +80,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The DNS proxy has nobody to ask.
+    #[error("the DNS proxy has no name servers: {0}")]
+    NameServers(String),
     /// A shard's driver could not be built.
     #[error("shard {index} cannot start: {why}")]
     Shard {
@@ -135,25 +143,24 @@ async fn node(
     log: &LogWriter,
     started: Instant,
 ) -> Result<(), RunError> {
-    let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(target: "corelane::app", version, "corelane starting");
-    let mut signals = Signals::register().map_err(resource("the signal handlers"))?;
-    let descriptors = raise_descriptors();
+    let (mut signals, descriptors) = begin()?;
     let readiness = Readiness::new(started);
     let home = prove_abilities(&config)?;
     let state_task = readiness.task("state manager");
     let proxy_task = readiness.task("proxy");
     let recorder = recorder::install().map_err(|error| StartError::Log(error.to_string()))?;
     let state = State::load(&config).map_err(StartError::from)?;
-    let certificates = Rc::new(Certificates::start(&config, &state.current()).await);
+    let certificates = Certificates::start(&config, &state.current()).await?;
     let endpoints = servers::bind(&config)?;
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
     let discovery = Discovery::new(&config);
+    let dns = Dns::bind(&config, &readiness)?;
     let started_from = Started {
         config: &config,
         state: &state,
         certificates: &certificates,
         discovery: discovery.as_ref(),
+        dns: &dns,
         hub: &hub,
         descriptors,
     };
@@ -177,11 +184,12 @@ async fn node(
             credentials: certificates.subscribe(),
             watchdog: watchdog.clone(),
             workloads: agent.as_ref().map(Agent::view),
-            quit: ends(&quit),
+            quit: ending(&quit),
         },
         &stopped,
     );
     proxy_task.done(now());
+    let mut names = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
     tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
     let background = Background {
         config: &config,
@@ -191,6 +199,7 @@ async fn node(
         mailboxes: shards.mailboxes(),
         hub: &hub,
         recorder,
+        generation: names.published(),
         ready: state_task,
         agent,
     };
@@ -202,11 +211,21 @@ async fn node(
         stop,
         deadline: config.timeouts.drain,
     };
-    ending.await_it(&mut shards, &mut signals, beside).await
+    ending
+        .await_it(&mut shards, &mut names, &mut signals, beside)
+        .await
+}
+
+/// What comes before everything else: signals are caught, descriptors allowed.
+fn begin() -> Result<(Signals, u64), StartError> {
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(target: "corelane::app", version, "corelane starting");
+    let signals = Signals::register().map_err(resource("the signal handlers"))?;
+    Ok((signals, raise_descriptors()))
 }
 
 /// Ends the node when it is called.
-fn ends(quit: &Arc<Notify>) -> Box<dyn Fn() + Send + Sync> {
+fn ending(quit: &Arc<Notify>) -> Box<dyn Fn() + Send + Sync> {
     let quit = Arc::clone(quit);
     Box::new(move || quit.notify_one())
 }
@@ -242,6 +261,7 @@ struct Started<'a> {
     state: &'a State,
     certificates: &'a Certificates,
     discovery: Option<&'a Discovery>,
+    dns: &'a Dns,
     hub: &'a Hub,
     descriptors: u64,
 }
@@ -252,6 +272,7 @@ fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
         state,
         certificates,
         discovery,
+        dns,
         hub,
         descriptors,
     } = *from;
@@ -294,6 +315,7 @@ fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
             listeners,
             shards,
             inbox,
+            questions: dns.questions(),
             heartbeat: Arc::default(),
             open: discovery.is_none(),
             asker: discovery.and_then(|discovery| discovery.asker(index)),

@@ -3,6 +3,7 @@
 
 mod authority;
 mod discovery;
+mod dns;
 mod listeners;
 mod resolver;
 mod sections;
@@ -17,7 +18,6 @@ use super::limits::{RING_ENTRIES, RING_ENTRIES_MAX, RING_ENTRIES_MIN};
 use super::problem::{ConfigErrors, Origin, Problem, ProblemKind};
 use super::raw::RawConfig;
 use super::schema::Key;
-use super::unbuilt;
 use super::value::{AnyText, Bool, Choice, Kind as _, Name, PathText, PowerOfTwo, WorkloadName};
 use super::{Config, DriverChoice, LocalStateSource, NodeMode};
 use resolver::Resolver;
@@ -80,11 +80,17 @@ fn config(r: &mut Resolver) -> Option<Config> {
     let ring_entries = r.get(Key::RingEntries, RING_ENTRIES, &entries);
     let listeners = listeners::listeners(r, mode.as_ref(), ipv6_enabled, enable_proxy);
     let illegal_ports = listeners::illegal_ports(&listeners);
-    let discovery = discovery::discovery(r, mode.as_ref(), node_name.as_ref());
+    let answers_names = !listeners.dns.is_empty();
+    if answers_names {
+        dns::check_mode(r, mode.as_ref());
+    }
+    let discovery = discovery::discovery(r, mode.as_ref(), node_name.as_ref(), answers_names);
     let (identity_dir, authority) = authority::source(r);
+    let crl_path = r
+        .optional_with_origin(Key::CrlPath, &PathText)
+        .map(|(path, origin)| resolve(&r.raw.base_dir, &origin, path));
     let auth_token = discovery::auth_token(r, discovery.is_some() || authority.is_some());
     let local_state = local_state(r, discovery.is_some());
-    dns(r);
     let istio_version = r.raw.mesh.metadata.get("ISTIO_VERSION");
     let istio_version = istio_version
         .map_or("unknown", |version| &version.text)
@@ -108,12 +114,14 @@ fn config(r: &mut Resolver) -> Option<Config> {
         auth_token,
         identity_dir,
         authority,
+        crl_path,
         tls: sections::tls(r),
         http2: sections::http2(r),
         pool: sections::pool(r),
         socket: sections::socket(r, mode.as_ref()),
         timeouts: sections::timeouts(r),
         limits: sections::limits(r),
+        dns: dns::names(r),
         localhost_app_tunnel: r.get(Key::LocalhostAppTunnel, true, &Bool),
         response_baggage: r.get(Key::ResponseBaggage, true, &Bool),
         authz_info_logging: r.only_true(Key::AuthzInfoLogging),
@@ -229,41 +237,6 @@ fn resolve(base_dir: &Path, origin: &Origin, path: PathBuf) -> PathBuf {
         base_dir.join(path)
     } else {
         path
-    }
-}
-
-/// The DNS proxy is on only when asked for, and then refused; its address is checked all the same.
-fn dns(r: &mut Resolver) {
-    if let Some(capture) = r.raw.mesh.metadata.get("DNS_CAPTURE").cloned()
-        && capture.text.eq_ignore_ascii_case("true")
-    {
-        let kind = ProblemKind::NotBuilt {
-            what: "the DNS proxy".to_owned(),
-            instead: "set ISTIO_META_DNS_CAPTURE to false",
-        };
-        r.problem_named(capture.origin, "DNS_CAPTURE", kind);
-    }
-    if r.is_given(Key::ClusterDomain) {
-        let origin = r.origin_of(Key::ClusterDomain);
-        let kind = ProblemKind::NoEffect(unbuilt::DNS_UNBUILT);
-        r.warn(origin, Key::ClusterDomain, kind);
-    }
-    let Some(address) = r.raw.mesh.metadata.get("DNS_PROXY_ADDR").cloned() else {
-        return;
-    };
-    let local = address
-        .text
-        .strip_prefix("localhost:")
-        .map(|port| port.parse::<u16>().is_ok());
-    if local.unwrap_or_else(|| address.text.parse::<std::net::SocketAddr>().is_ok()) {
-        let kind = ProblemKind::NoEffect(unbuilt::DNS_UNBUILT);
-        r.warn_named(address.origin, "DNS_PROXY_ADDR", kind);
-    } else {
-        let text = super::problem::excerpt(&address.text);
-        let message = format!(
-            "failed to parse DNS_PROXY_ADDR: {text}, expected `localhost:PORT` or `IP:PORT`"
-        );
-        r.problem_named(address.origin, "", ProblemKind::Syntax(message));
     }
 }
 

@@ -124,19 +124,27 @@ impl FileReader<'_> {
     fn leaf(&mut self, key: Key, path: &str, node: &Node) {
         let text = match &node.value {
             Value::Text(text) => text.clone(),
-            // Several addresses, the only setting that may be a list of values.
-            Value::List(items) if key == Key::ListenAdmin => {
+            // The only settings that may be a list of values.
+            Value::List(items)
+                if matches!(key, Key::ListenAdmin | Key::XdsHeaders | Key::CaHeaders) =>
+            {
+                // No header holds a line break.
+                let (expected, separator) = if key != Key::ListenAdmin {
+                    ("a header `NAME=VALUE`", "\n")
+                } else {
+                    ("an address", ",")
+                };
                 let mut texts = Vec::new();
                 for item in items {
                     match &item.value {
                         Value::Text(text) => texts.push(text.as_str()),
                         Value::Null | Value::List(_) | Value::Map(_) => {
-                            self.shape(item, path, "an address");
+                            self.shape(item, path, expected);
                             return;
                         }
                     }
                 }
-                texts.join(",")
+                texts.join(separator)
             }
             Value::Null | Value::List(_) | Value::Map(_) => {
                 self.shape(node, path, "a single value");

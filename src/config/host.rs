@@ -8,6 +8,9 @@ use super::raw::ReadFile;
 /// Absent exactly when the kernel has no IPv6: not built, or `ipv6.disable=1`.
 pub const IPV6_FILE: &str = "/proc/net/if_inet6";
 
+/// Says `1` where IPv6 is switched off on the loopback interface.
+const IPV6_LOOPBACK_OFF_FILE: &str = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
+
 /// The host as this process sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Host {
@@ -17,16 +20,23 @@ pub(super) struct Host {
     pub(super) quota: Option<usize>,
     /// Whether the kernel has IPv6.
     pub(super) ipv6: bool,
+    /// Whether the loopback interface has it too.
+    pub(super) ipv6_loopback: bool,
 }
 
 impl Host {
     pub(super) fn read(cpus: &[usize], read_file: ReadFile<'_>) -> Self {
         let ipv6 = read_file(Path::new(IPV6_FILE));
         let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let ipv6 = !ipv6.as_ref().is_err_and(absent);
+        // Unreadable counts as on (spec: zds.md, step 1).
+        let off = read_file(Path::new(IPV6_LOOPBACK_OFF_FILE));
+        let off = off.is_ok_and(|text| text.trim() == "1");
         Self {
             cpus: cpus.to_vec(),
             quota: quota(read_file),
-            ipv6: !ipv6.as_ref().is_err_and(absent),
+            ipv6,
+            ipv6_loopback: ipv6 && !off,
         }
     }
 
@@ -167,5 +177,15 @@ mod tests {
     fn ipv6_is_there_exactly_when_the_kernel_lists_it() {
         assert!(!host(&[]).ipv6);
         assert!(host(&[("/proc/net/if_inet6", "")]).ipv6);
+    }
+
+    #[test]
+    fn the_loopback_interface_may_lack_what_the_kernel_has() {
+        let there = ("/proc/net/if_inet6", "");
+        let switch = |text| ("/proc/sys/net/ipv6/conf/lo/disable_ipv6", text);
+        assert!(!host(&[there, switch("1\n")]).ipv6_loopback);
+        assert!(host(&[there, switch("0\n")]).ipv6_loopback);
+        assert!(host(&[there]).ipv6_loopback);
+        assert!(!host(&[switch("0\n")]).ipv6_loopback);
     }
 }

@@ -268,6 +268,47 @@ pub const FILE_SETTLE_TIME: Duration = Duration::from_millis(200);
 pub const FORWARDS_MAX: usize = 256;
 const _: () = assert!(CONFIG_FILE_BYTES_MAX <= LOCAL_STATE_BYTES_MAX);
 
+// ---- DNS ---------------------------------------------------------------------------------------
+
+/// Queries of the DNS proxy that wait at once for the workload's record or for a name server; one more
+/// is answered SERVFAIL, so that its sender asks elsewhere.
+pub const DNS_PENDING_MAX: usize = 1_024;
+/// Longest time a forwarded query takes, whatever `options timeout` and `attempts` of resolv.conf say;
+/// then SERVFAIL. Stub resolvers give up before.
+pub const DNS_FORWARD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Queries in flight on one TCP connection to a name server; with fewer a burst would be refused.
+pub const DNS_FORWARDS_PER_CONNECTION_MAX: usize = DNS_PENDING_MAX;
+/// Time to connect to a name server by TCP, unless resolv.conf says less.
+pub const DNS_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Replies of name servers that are kept.
+pub const DNS_CACHE_ENTRIES: u64 = 8_192;
+/// Longest query taken by UDP; a longer one is answered FORMERR. Real ones need less than 512 bytes.
+pub const DNS_UDP_QUERY_BYTES_MAX: usize = 4_096;
+/// Longest reply by UDP to a client that states no size (spec: dns-socks.md A2).
+pub const DNS_UDP_REPLY_BYTES: u16 = 4_096;
+/// Smallest size of a reply a client can ask for (RFC 6891 §6.2.3).
+pub const DNS_UDP_REPLY_BYTES_MIN: u16 = 512;
+/// TCP connections to the DNS proxy at once; one more is closed.
+pub const DNS_TCP_CONNECTIONS_MAX: usize = 256;
+/// A TCP connection without a whole query, or that does not take its replies, for this long is closed.
+pub const DNS_TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Unanswered queries of one TCP connection; the next one waits in the kernel.
+pub const DNS_TCP_PIPELINE_MAX: usize = 32;
+/// Time to live of what the DNS proxy answers by itself, in seconds (spec: dns-socks.md A3.3).
+pub const DNS_TTL_SECONDS: u32 = 30;
+/// Size of a resolv.conf; the C library reads six short lines of it.
+pub const RESOLV_CONF_BYTES_MAX: usize = 64 * KIB;
+/// Hostnames of workloads that are resolved at once; connections to one more are refused.
+pub const HOSTNAME_LOOKUPS_MAX: usize = 256;
+/// Connections that wait for one hostname; one more is refused.
+pub const HOSTNAME_WAITERS_MAX: usize = 4_096;
+/// Answers for hostnames of workloads that are kept (spec: dns-socks.md A6).
+pub const HOSTNAME_CACHE_ENTRIES: u64 = 4_096;
+/// Time a connection waits for a hostname: a little less than applications wait for a connection.
+pub const HOSTNAME_TIMEOUT: Duration = Duration::from_secs(10);
+const _: () = assert!(DNS_UDP_QUERY_BYTES_MAX >= DNS_UDP_REPLY_BYTES_MIN as usize);
+const _: () = assert!(DNS_TCP_PIPELINE_MAX < DNS_PENDING_MAX);
+
 // ---- HTTP served to operators ------------------------------------------------------------------
 
 /// Request head of the admin, metrics and readiness endpoints.

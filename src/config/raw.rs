@@ -311,7 +311,7 @@ impl RawConfig {
                     };
                     self.problem(origin(), "", kind);
                 }
-                (Rule::RefuseValue | Rule::RefuseTrue, _) => {
+                (Rule::RefuseTrue, _) => {
                     let (what, instead) = (variable.what.to_owned(), variable.instead);
                     self.problem(origin(), "", ProblemKind::NotBuilt { what, instead });
                 }
@@ -361,7 +361,14 @@ impl RawConfig {
                     .insert(key.to_owned(), Candidate { text, origin });
             }
         }
+        // What comes from the environment is a candidate already.
+        let written = |key: &str| {
+            let value = self.mesh.metadata.get(key).cloned();
+            value.filter(|value| !matches!(value.origin, Origin::Env(_)))
+        };
         for (key, value) in [
+            (Key::DnsCapture, written("DNS_CAPTURE")),
+            (Key::DnsProxyAddr, written("DNS_PROXY_ADDR")),
             (Key::AdminPort, self.mesh.admin_port.clone()),
             (Key::StatsPort, self.mesh.stats_port.clone()),
             (Key::Concurrency, self.mesh.concurrency.clone()),

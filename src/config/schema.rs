@@ -36,7 +36,7 @@ settings! {
     Network "network" ["NETWORK"] "own network";
     NodeName "nodeName" ["NODE_NAME"] "own node; restricts which workloads are local";
     ClusterId "clusterId" ["ISTIO_META_CLUSTER_ID", "CLUSTER_ID"] "own cluster";
-    ClusterDomain "clusterDomain" ["CLUSTER_DOMAIN"] "DNS domain of the cluster; only a DNS proxy uses it";
+    ClusterDomain "clusterDomain" ["CLUSTER_DOMAIN"] "DNS domain of the cluster, for the DNS proxy";
     TrustDomain "trustDomain" ["TRUST_DOMAIN"] "own trust domain, for logs and forwards";
     EnableProxy "enableProxy" ["ENABLE_PROXY"] "run the capturing listeners, HBONE and SOCKS5";
     Ipv6Enabled "ipv6Enabled" ["IPV6_ENABLED"] "use IPv6 where the kernel has it";
@@ -54,6 +54,9 @@ settings! {
     ListenInbound "listeners.inbound" [] "HBONE";
     ListenSocks5 "listeners.socks5" [] "SOCKS5";
     EnableSocks5 "" ["UNSTABLE_ENABLE_SOCKS5"] "run SOCKS5";
+    ListenDns "listeners.dns" [] "DNS proxy, UDP and TCP, one or more addresses";
+    DnsCapture "" ["ISTIO_META_DNS_CAPTURE"] "run the DNS proxy";
+    DnsProxyAddr "" ["ISTIO_META_DNS_PROXY_ADDR"] "address of the DNS proxy: IP:PORT, or `localhost:PORT` for both families";
     ListenAdmin "listeners.admin" [] "admin endpoint, one or more addresses";
     AdminPort "" [] "port of the admin endpoint by ProxyConfig `proxyAdminPort`";
     ListenStats "listeners.stats" [] "metrics endpoint";
@@ -64,6 +67,7 @@ settings! {
     XdsAddress "xds.address" ["XDS_ADDRESS"] "control plane: `https://HOST:PORT`, `http://HOST:PORT`, `unix:PATH`; empty: none. In Kubernetes `https://istiod.istio-system.svc:15012`, elsewhere none";
     XdsRootCa "xds.rootCa" ["XDS_ROOT_CA"] "roots of the control plane: a PEM file, PEM text or `SYSTEM`; else `./var/run/secrets/istio/root-cert.pem`";
     XdsAltHostname "xds.altHostname" ["ALT_XDS_HOSTNAME"] "name the control plane's certificate may have instead of its host's";
+    XdsHeaders "xds.headers" [] "extra headers of each stream, a list of `NAME=VALUE`; see also `XDS_HEADER_*`";
     XdsOnDemand "xds.onDemand" ["XDS_ON_DEMAND"] "ask for addresses when they are needed instead of subscribing to all; default `false`";
     XdsCacheDir "xds.cacheDir" ["CORELANE_XDS_CACHE_DIR"] "folder that keeps the last accepted resources, for a start without the control plane; none: nothing is kept";
     AuthToken "authToken" ["AUTH_TOKEN"] "token shown to the control plane: a file or the token itself; else `./var/run/secrets/tokens/istio-token`, if it exists";
@@ -78,8 +82,10 @@ settings! {
     CaAddress "ca.address" ["CA_ADDRESS"] "certificate authority, instead of `identityDir`: `https://HOST:PORT`, `http://HOST:PORT`, `unix:PATH`; empty: none. In Kubernetes, without `identityDir`, `https://istiod.istio-system.svc:15012`, elsewhere none";
     CaRootCa "ca.rootCa" ["CA_ROOT_CA"] "roots the authority is checked by: a PEM file, PEM text or `SYSTEM`; else `./var/run/secrets/istio/root-cert.pem`";
     CaAltHostname "ca.altHostname" ["ALT_CA_HOSTNAME"] "name the authority's certificate may have instead of its host's";
+    CaHeaders "ca.headers" [] "extra headers of each request, a list of `NAME=VALUE`; see also `CA_HEADER_*`";
     SecretTtl "ca.secretTtl" ["SECRET_TTL"] "life of certificates that is asked for; default `24h`";
     CaRenewWithCertificate "ca.renewWithCertificate" ["CORELANE_CA_RENEW_WITH_CERTIFICATE"] "renew with the certificate in use as credential, where the token is given once (VM); default `false`";
+    CrlPath "crlPath" ["CRL_PATH"] "file of revocation lists that peers are checked against, read again when it changes";
     Tls12 "tls.tls12" ["TLS12_ENABLED"] "take TLS 1.2 besides 1.3";
     CompliancePolicy "tls.compliancePolicy" ["COMPLIANCE_POLICY"] "`pqc`: X25519MLKEM768 only";
     TlsRecords "tls.records" ["CORELANE_TLS_RECORDS"] "who moves TLS records: `in-place` (our record layer) or `rustls`; always `rustls` with TLS 1.2";
@@ -133,6 +139,8 @@ settings! {
     TuneBusyPoll "tuning.busyPollMicros" [] "SO_BUSY_POLL; `auto`: the host's";
     TuneBacklog "tuning.listenBacklog" [] "connections that may wait for a listener of a shard";
     TuneSteering "tuning.steering" [] "shard of a new connection: by `hash`, or by the `cpu` that received it";
+    ResolvConf "dns.resolvConf" [] "file with the name servers that are asked for what is not in the mesh";
+    PreferredServiceNamespace "dns.preferredServiceNamespace" ["PREFERED_SERVICE_NAMESPACE"] "namespace whose service wins where several have the name that is asked for";
     LocalhostAppTunnel "localhostAppTunnel" ["LOCALHOST_APP_TUNNEL"] "dial application tunnels with PROXY protocol on loopback";
     ResponseBaggage "responseBaggage" ["ENABLE_RESPONSE_BAGGAGE"] "send baggage in responses and use that of requests";
     AuthzInfoLogging "authzInfoLogging" ["AUTHZ_POLICY_INFO_LOGGING"] "log policy decisions at info";
@@ -187,6 +195,7 @@ impl Key {
                 | Self::XdsCacheDir
                 | Self::AuthToken
                 | Self::CaRootCa
+                | Self::CrlPath
                 | Self::CaAltHostname
                 | Self::SecretTtl
                 | Self::CaRenewWithCertificate
@@ -201,6 +210,7 @@ impl Key {
                 | Self::Driver
                 | Self::TlsRecords
                 | Self::HboneEngine
+                | Self::PreferredServiceNamespace
         )
     }
 }

@@ -6,11 +6,10 @@
 /// What happens when such a variable is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// Refused unless empty.
-    RefuseValue,
     /// A boolean; refused when `true`, fine when `false`.
     RefuseTrue,
     /// A warning unless empty.
+    #[expect(dead_code, reason = "no variable that only deserves a warning is left")]
     Warn,
 }
 
@@ -35,41 +34,14 @@ pub(super) const NO_CA: &str = "this node does not talk to a certificate authori
 pub(super) const NO_SHARED: &str = "only a shared node talks to a node agent";
 /// Why the account of the own pod has no effect elsewhere.
 pub(super) const NO_OWN_WORKLOAD: &str = "a dedicated node takes it from PROXY_WORKLOAD_INFO";
-const NO_DNS: &str = "this version has no DNS proxy";
-
-const fn refuse(name: &'static str, what: &'static str, instead: &'static str) -> Variable {
-    Variable {
-        name,
-        rule: Rule::RefuseValue,
-        what,
-        instead,
-    }
-}
-
-const fn warn(name: &'static str, what: &'static str) -> Variable {
-    Variable {
-        name,
-        rule: Rule::Warn,
-        what,
-        instead: "",
-    }
-}
 
 /// All of them. A family stands after the members that have a row of their own.
-pub(super) const VARIABLES: &[Variable] = &[
-    refuse(
-        "CRL_PATH",
-        "checking of revocation lists",
-        "unset it to accept that revoked certificates are taken",
-    ),
-    Variable {
-        name: "FAKE_CA",
-        rule: Rule::RefuseTrue,
-        what: "a fake certificate authority",
-        instead: "make a throw-away one with `corelane dev pki`",
-    },
-    warn("PREFERED_SERVICE_NAMESPACE", NO_DNS),
-];
+pub(super) const VARIABLES: &[Variable] = &[Variable {
+    name: "FAKE_CA",
+    rule: Rule::RefuseTrue,
+    what: "a fake certificate authority",
+    instead: "make a throw-away one with `corelane dev pki`",
+}];
 
 /// Node metadata this node reads itself; other entries only matter to a control plane.
 pub(super) const METADATA_READ: [&str; 4] = [
@@ -78,9 +50,6 @@ pub(super) const METADATA_READ: [&str; 4] = [
     "DNS_PROXY_ADDR",
     "ISTIO_VERSION",
 ];
-
-/// Why the address of the DNS proxy has no effect.
-pub(super) const DNS_UNBUILT: &str = NO_DNS;
 
 /// Families in which a variable that means nothing is probably a typing mistake.
 pub(super) const FAMILIES: [&str; 8] = [
@@ -113,14 +82,14 @@ mod tests {
 
     #[test]
     fn variables_are_found_by_their_whole_name() {
-        assert_eq!(find("CRL_PATH").map(|v| v.rule), Some(Rule::RefuseValue));
-        assert!(find("CRL_PATHS").is_none());
+        assert_eq!(find("FAKE_CA").map(|v| v.rule), Some(Rule::RefuseTrue));
+        assert!(find("FAKE_CAS").is_none());
     }
 
     #[test]
     fn every_refusal_says_what_to_do() {
         for variable in VARIABLES {
-            let refuses = matches!(variable.rule, Rule::RefuseValue | Rule::RefuseTrue);
+            let refuses = matches!(variable.rule, Rule::RefuseTrue);
             assert_eq!(refuses, !variable.instead.is_empty(), "{}", variable.name);
         }
     }

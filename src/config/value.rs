@@ -15,7 +15,7 @@ use super::limits::{DURATION_MAX, RESOURCE_NAME_BYTES_MAX};
 
 pub(super) use address::{Account, Address, Addresses, Target, WorkloadName};
 pub(super) use cpus::{Cpus, ShardCount, ShardRule};
-pub(super) use server::{Roots, SecretText, Server, header};
+pub(super) use server::{Headers, Roots, SecretText, Server, header};
 
 /// A form of value.
 pub(super) trait Kind {

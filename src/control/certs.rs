@@ -22,6 +22,7 @@ use crate::model::identity::Identity;
 use crate::snapshot::exchange::Publisher;
 use crate::tls::TlsOptions;
 use crate::tls::credentials::{CredentialStore, Credentials, Material};
+use crate::tls::revocation::RevocationList;
 
 mod entry;
 pub mod files;
@@ -101,6 +102,7 @@ pub struct Renewal {
     publisher: Publisher<CredentialStore>,
     published: Box<dyn Fn()>,
     options: TlsOptions,
+    revocations: Option<RevocationList>,
     clock: Box<dyn Fn() -> SystemTime>,
     entries: BTreeMap<Identity, Entry>,
     queue: Queue,
@@ -132,6 +134,7 @@ impl Renewal {
             publisher,
             published: Box::new(published),
             options,
+            revocations: None,
             clock: Box::new(clock),
             entries: BTreeMap::new(),
             queue: Queue::default(),
@@ -139,6 +142,13 @@ impl Renewal {
             running: Vec::new(),
             random: fastrand::Rng::new(),
         }
+    }
+
+    /// The same, with peers checked against `revocations`, too.
+    #[must_use]
+    pub fn enforcing(mut self, revocations: Option<RevocationList>) -> Self {
+        self.revocations = revocations;
+        self
     }
 
     /// Runs until the sender of `needed` is gone. Each value is the whole set of identities needed.
@@ -253,7 +263,10 @@ impl Renewal {
         };
         entry.fetching = false;
         let outcome = match fetched {
-            Ok(fetched) => entry.offer(identity, &fetched, self.options, now),
+            Ok(fetched) => {
+                let checks = (self.options, self.revocations.as_ref());
+                entry.offer(identity, &fetched, checks, now)
+            }
             Err(error) => entry.fail(error.to_string(), now),
         };
         report(identity, entry, &outcome);

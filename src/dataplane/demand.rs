@@ -166,7 +166,8 @@ pub(crate) async fn settle(shard: &Shard, request: &RouteRequest) -> Result<(), 
     while asked.len() < DEMAND_ROUNDS_MAX
         && let Some(key) = missing(request, &shard.snapshot(), &asked)
     {
-        look_up(shard, &key).await?;
+        // Boxed, like all that seldom happens: a set-up has no room for it.
+        Box::pin(look_up(shard, &key)).await?;
         asked.push(key);
     }
     Ok(())

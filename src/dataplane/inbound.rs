@@ -2,20 +2,24 @@
 
 mod stream;
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::listener::Accepted;
 use super::local;
+use super::revocation;
 use super::rt::{self, PollSocket};
 use super::shard::Shard;
 use super::slot::Slot;
 use super::tunnel_life::TunnelLife;
 use crate::hbone::server::{self, DrainHandle, Incoming, Server};
+use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::telemetry::counters::{Limit, Role};
 use crate::telemetry::flow::Direction;
+use crate::tls::revocation::Revocable;
 use crate::tls::{self, Peer, TlsStream};
 
 /// One tunnel a peer opened, as its streams see it.
@@ -31,20 +35,38 @@ pub(super) struct Tunnel {
     peer: Peer,
     /// Applications are dialled from the client's address.
     transparent: bool,
+    /// The peer was revoked.
+    revoked: Cell<bool>,
     /// Ends it.
     handle: DrainHandle,
+}
+
+impl Tunnel {
+    /// Why a stream ended that ended for `reason`: with a revoked peer there is but one.
+    fn reason(&self, reason: CloseReason) -> CloseReason {
+        if self.revoked.get() {
+            CloseReason::Revoked
+        } else {
+            reason
+        }
+    }
 }
 
 /// Serves one connection of port 15008.
 pub(crate) async fn serve(shard: Rc<Shard>, transparent: bool, accepted: Accepted, _place: Slot) {
     // Boxed: an open tunnel must not hold the room its handshake took.
     let up = Box::pin(establish(&shard, transparent, accepted)).await;
-    if let Some((tunnel, server, life)) = up {
-        streams(&shard, &tunnel, server, life).await;
+    if let Some((tunnel, server, life, peer)) = up {
+        streams(&shard, &tunnel, server, life, peer).await;
     }
 }
 
-type Up = (Rc<Tunnel>, Server<TlsStream<PollSocket>>, TunnelLife);
+type Up = (
+    Rc<Tunnel>,
+    Server<TlsStream<PollSocket>>,
+    TunnelLife,
+    Option<Revocable>,
+);
 
 /// Everything before the first stream. `None`: refused, and reported.
 async fn establish(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) -> Option<Up> {
@@ -82,6 +104,8 @@ async fn establish(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) -> 
         Some(Ok(done)) => done,
         Some(Err(error)) => {
             counters.handshakes_failed(Role::Server).add(1);
+            let revoked = u64::from(error.is_revoked());
+            counters.crl_rejections(Role::Server).add(revoked);
             return refuse(&error);
         }
         None => {
@@ -98,6 +122,7 @@ async fn establish(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) -> 
         .handshake_seconds(Role::Server)
         .record(rt::now() - at);
     let life = TunnelLife::new(credentials.not_after(), peer.not_after);
+    let revocable = credentials.revocable(&peer);
     let (server, handle) = match server::handshake(tls, &shard.hbone).await {
         Ok(up) => up,
         Err(error) => return refuse(&error),
@@ -109,9 +134,10 @@ async fn establish(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) -> 
         identity,
         peer,
         transparent,
+        revoked: Cell::new(false),
         handle,
     };
-    Some((Rc::new(tunnel), server, life))
+    Some((Rc::new(tunnel), server, life, revocable))
 }
 
 /// Says who is at the other end of a new tunnel, and how it is protected.
@@ -135,6 +161,7 @@ async fn streams(
     tunnel: &Rc<Tunnel>,
     mut server: Server<TlsStream<PollSocket>>,
     life: TunnelLife,
+    peer: Option<Revocable>,
 ) {
     let _open = Gauge::raise(shard);
     let accept = async {
@@ -156,7 +183,13 @@ async fn streams(
         tunnel.handle.abort();
         std::future::pending::<()>().await;
     };
-    rt::race(accept, wind_down).await;
+    let revoked = async {
+        revocation::revoked(shard, peer.as_ref(), Role::Server).await;
+        tunnel.revoked.set(true);
+        tunnel.handle.abort();
+        std::future::pending::<()>().await;
+    };
+    rt::race(accept, rt::race(wind_down, revoked)).await;
 }
 
 /// Counts an open tunnel however it ends.

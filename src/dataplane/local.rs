@@ -107,7 +107,7 @@ pub(crate) async fn workload(
     if let Some(found) = find() {
         return Ok(found);
     }
-    let search = async {
+    let search = Box::pin(async {
         if let Some(asked) = key.asked(shard) {
             // Without an answer somebody else's may still bring it.
             let _ = demand::look_up(shard, &asked).await;
@@ -119,7 +119,7 @@ pub(crate) async fn workload(
             }
             changed.await;
         }
-    };
+    });
     match rt::within(wait, search).await {
         Some(found) => Ok(found),
         None => {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::capture::{self, Captured};
 use super::demand;
 use super::dial::{self, DialError};
+use super::hostnames;
 use super::listener::Accepted;
 use super::local::LocalKey;
 use super::pool::{self, Key};
@@ -16,7 +17,7 @@ use super::shard::Shard;
 use super::slot::Slot;
 use crate::config::ForwardTarget;
 use crate::decision::authorize::Permit;
-use crate::decision::route::{NextHop, Route, RouteRequest, Target, Via, route};
+use crate::decision::route::{NextHop, Route, RouteError, RouteRequest, Target, Via, route};
 use crate::hbone::connect::{ConnectRequest, Forwarded};
 use crate::model::baggage::Baggage;
 use crate::model::close::CloseReason;
@@ -149,18 +150,44 @@ async fn decide(shard: &Shard, captured: &Captured) -> Result<Route, CloseReason
     .map_err(|error| CloseReason::Route(error.to_string()))
 }
 
+/// The route with the address that is dialled: a hostname is resolved now, an address of the family
+/// the client asked for first (spec: routing 3.5).
+async fn resolved(
+    shard: &Shard,
+    captured: &Captured,
+    route: Route,
+) -> Result<(Route, SocketAddr), RouteError> {
+    let host = match &route.next_hop {
+        NextHop::Address(addr) => {
+            let addr = *addr;
+            return Ok((route, addr));
+        }
+        NextHop::Hostname(host, _) => host,
+    };
+    let asked = Box::pin(hostnames::resolve(shard, host, &captured.source));
+    let Some(answers) = asked.await else {
+        return Err(route.resolution_failed());
+    };
+    let prefer_ipv6 = shown(&captured.target).is_some_and(|to| to.is_ipv6());
+    let failed = route.resolution_failed();
+    let route = route.resolved(&answers, prefer_ipv6, &mut |bound| shard.random(bound))?;
+    match route.next_hop {
+        NextHop::Address(addr) => Ok((route, addr)),
+        NextHop::Hostname(..) => Err(failed),
+    }
+}
+
 async fn dial_route(
     shard: &Rc<Shard>,
     captured: &Captured,
     route: Route,
 ) -> Result<Open, CloseReason> {
-    let next_hop = match &route.next_hop {
-        NextHop::Address(addr) => *addr,
-        NextHop::Hostname(host, port) => {
-            let reason = CloseReason::Route(format!(
-                "the workload is known by hostname only ({host}:{port}), and this node resolves no names"
-            ));
-            shard.refused(Direction::Outbound, captured.client.get(), None, &reason);
+    let (route, next_hop) = match resolved(shard, captured, route).await {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            let reason = CloseReason::Route(error.to_string());
+            let (client, to) = (captured.client.get(), shown(&captured.target));
+            shard.refused(Direction::Outbound, client, to, &reason);
             return Err(reason);
         }
     };

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::dial::{self, DialError};
+use super::revocation;
 use super::rt::{self, First, PollSocket};
 use super::shard::Shard;
 use super::tunnel_life::TunnelLife;
@@ -26,6 +27,7 @@ use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
 use crate::sys::socket::Source;
 use crate::telemetry::counters::{Limit, Role};
+use crate::tls::revocation::Revocable;
 use crate::tls::{self, TlsStream};
 use tunnel::{Lease, Tunnel};
 
@@ -240,7 +242,7 @@ impl Drop for Entry {
 async fn serve(entry: Entry) {
     let Entry { shard, key, tunnel } = &entry;
     let dial = Box::pin(establish(shard, key));
-    let (opener, driver, life) = match rt::race(shard.force.wait(), dial).await {
+    let (opener, driver, life, peer) = match rt::race(shard.force.wait(), dial).await {
         First::Left(()) => return,
         First::Right(Ok(up)) => up,
         First::Right(Err(reason)) => {
@@ -252,7 +254,7 @@ async fn serve(entry: Entry) {
     };
     let _open = Gauge::raise(shard);
     tunnel.came_up(opener);
-    if let First::Left(Err(error)) = rt::race(driver, watch(shard, tunnel, life)).await {
+    if let First::Left(Err(error)) = rt::race(driver, watch(shard, tunnel, life, peer)).await {
         tracing::debug!(target: "corelane::pool", %error, "tunnel ended");
     }
 }
@@ -275,7 +277,12 @@ impl Drop for Gauge {
     }
 }
 
-type Up = (Opener, Driver<TlsStream<PollSocket>>, TunnelLife);
+type Up = (
+    Opener,
+    Driver<TlsStream<PollSocket>>,
+    TunnelLife,
+    Option<Revocable>,
+);
 
 async fn establish(shard: &Rc<Shard>, key: &Key) -> Result<Up, CloseReason> {
     #[cfg(any(test, feature = "faults"))]
@@ -297,6 +304,8 @@ async fn establish(shard: &Rc<Shard>, key: &Key) -> Result<Up, CloseReason> {
         Some(Ok(done)) => done,
         Some(Err(error)) => {
             counters.handshakes_failed(Role::Client).add(1);
+            let revoked = u64::from(error.is_revoked());
+            counters.crl_rejections(Role::Client).add(revoked);
             return Err(CloseReason::Tls(error.to_string()));
         }
         None => {
@@ -318,12 +327,12 @@ async fn establish(shard: &Rc<Shard>, key: &Key) -> Result<Up, CloseReason> {
     };
     super::inbound::log_tunnel("outbound", key.next_hop, &peer);
     let life = TunnelLife::new(credentials.not_after(), peer.not_after);
-    Ok((opener, driver, life))
+    Ok((opener, driver, life, credentials.revocable(&peer)))
 }
 
 /// Retires the tunnel when it was unused long enough, when its certificates near their end, or when
-/// the node drains; completes when it must end at once.
-async fn watch(shard: &Shard, tunnel: &Tunnel, life: TunnelLife) {
+/// the node drains; completes when it must end at once, which a revoked peer demands.
+async fn watch(shard: &Shard, tunnel: &Tunnel, life: TunnelLife, peer: Option<Revocable>) {
     let retire = async {
         let unused = tunnel.unused_for(shard.config.pool.unused_release_timeout);
         let old = rt::race(unused, life.graceful());
@@ -331,7 +340,11 @@ async fn watch(shard: &Shard, tunnel: &Tunnel, life: TunnelLife) {
         tunnel.retire();
         std::future::pending::<()>().await;
     };
-    let end = rt::race(shard.force.wait(), life.ended());
+    let revoked = async {
+        revocation::revoked(shard, peer.as_ref(), Role::Client).await;
+        tunnel.revoke();
+    };
+    let end = rt::race(shard.force.wait(), rt::race(life.ended(), revoked));
     rt::race(retire, end).await;
 }
 

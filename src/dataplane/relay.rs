@@ -41,6 +41,11 @@ pub(crate) enum Side {
 pub(crate) trait Closed: 'static {
     /// Completes when the connection must close.
     fn closed(&self) -> impl Future<Output = CloseReason>;
+
+    /// Why a connection ended that seems to have ended for `reason`.
+    fn reason(&self, reason: CloseReason) -> CloseReason {
+        reason
+    }
 }
 
 /// A connection that no policy is rechecked for.
@@ -82,7 +87,7 @@ pub(crate) fn start<C: Closed>(connection: Connection<C>, sides: (Side, Side), p
         }
         (Side::Pooled(_) | Side::Accepted(_), _) | (Side::Tcp(_), Side::Accepted(_)) => {
             let text = "a stream can only be relayed to a TCP connection";
-            around.finish(&CloseReason::Relay(text.to_owned()));
+            around.finish(CloseReason::Relay(text.to_owned()));
         }
     }
 }
@@ -111,8 +116,9 @@ impl<C: Closed> Connection<C> {
         rt::race(force.wait(), rt::race(self.closed.closed(), relay))
     }
 
-    fn finish(self, reason: &CloseReason) {
-        self.flow.finish(reason, rt::now());
+    fn finish(self, reason: CloseReason) {
+        let reason = self.closed.reason(reason);
+        self.flow.finish(&reason, rt::now());
     }
 
     fn plain(
@@ -132,7 +138,7 @@ impl<C: Closed> Connection<C> {
                 return;
             };
             tcp.ended(clean);
-            self.finish(&reason);
+            self.finish(reason);
         }
     }
 
@@ -142,9 +148,9 @@ impl<C: Closed> Connection<C> {
         let mut tcp = Tcp::new([client]);
         let (mut recv, mut send) = stream.split();
         async move {
-            let (_lease, [client]) = (&lease, &tcp.sockets);
+            let [client] = &tcp.sockets;
             let ended = self.ends(join(
-                copy::tcp_to_tunnel(client, &mut send, |n| self.up(n)),
+                copy::tcp_to_tunnel(client, &mut send, false, |n| self.up(n)),
                 copy::tunnel_to_tcp(&mut recv, client, |n| self.down(n)),
             ));
             let Some((reason, clean)) = outcome(ended.await) else {
@@ -152,7 +158,11 @@ impl<C: Closed> Connection<C> {
             };
             tcp.ended(clean);
             reset_stream(&mut send, &reason, clean).await;
-            self.finish(&reason);
+            self.finish(if lease.is_revoked() {
+                CloseReason::Revoked
+            } else {
+                reason
+            });
         }
     }
 
@@ -163,14 +173,15 @@ impl<C: Closed> Connection<C> {
             let [server] = &tcp.sockets;
             let ended = self.ends(join(
                 copy::tunnel_to_tcp(&mut recv, server, |n| self.up(n)),
-                copy::tcp_to_tunnel(server, &mut send, |n| self.down(n)),
+                // Connected this moment: most servers speak after their client.
+                copy::tcp_to_tunnel(server, &mut send, true, |n| self.down(n)),
             ));
             let Some((reason, clean)) = outcome(ended.await) else {
                 return;
             };
             tcp.ended(clean);
             reset_stream(&mut send, &reason, clean).await;
-            self.finish(&reason);
+            self.finish(reason);
         }
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::admission::{Admission, Slots};
 use super::balance::Balance;
 use super::demand::Demand;
+use super::hostnames::Hostnames;
 use super::listener::{self, Kind};
 use super::local::LocalKey;
 use super::pool::Pool;
@@ -87,6 +88,7 @@ pub(crate) struct Core {
     /// A task without which the shard must not go on has panicked; its name.
     broken: Signal<&'static str>,
     pub(crate) hbone: hbone::Settings,
+    pub(crate) hostnames: Hostnames,
     slots: Slots,
     pub(super) balance: Balance,
     /// Tunnels of all places.
@@ -115,6 +117,13 @@ pub fn run(plan: Plan, started: impl FnOnce(&DriverReport)) -> io::Result<()> {
     })?
 }
 
+fn driver_info(report: &DriverReport) -> DriverInfo {
+    DriverInfo {
+        name: report.kind.as_str(),
+        fallback: report.fallback.clone().unwrap_or_default(),
+    }
+}
+
 async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
     let Plan {
         index,
@@ -125,32 +134,30 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         listeners,
         shards,
         inbox,
+        questions,
         heartbeat,
         open,
         asker,
         certificates,
         descriptors,
     } = plan;
-    telemetry.counters().set_driver(DriverInfo {
-        name: report.kind.as_str(),
-        fallback: report.fallback.clone().unwrap_or_default(),
-    });
+    telemetry.counters().set_driver(driver_info(&report));
     let telemetry = Rc::new(telemetry);
     let parts = config.shards.count as u64;
-    let limits = &config.limits;
     let balance = Balance::new(index, shards);
     let core = Core {
         table: Rc::default(),
         admission: Admission::new(
-            (limits.unauthenticated_max(descriptors) / parts).max(1),
-            limits.unauthenticated_per_source,
+            (config.limits.unauthenticated_max(descriptors) / parts).max(1),
+            config.limits.unauthenticated_per_source,
         ),
         changed: Pulse::default(),
         demand: Demand::new(asker),
         broken: Signal::default(),
         hbone: tunnel_settings::new(&config, &telemetry),
+        hostnames: Hostnames::new(index, questions),
         slots: Slots::new(
-            (limits.connections_max(descriptors) / parts).max(1),
+            (config.limits.connections_max(descriptors) / parts).max(1),
             Arc::clone(balance.own()),
         ),
         balance,
@@ -302,6 +309,7 @@ impl Shard {
                 heartbeat.store(number, Ordering::Relaxed);
                 self.telemetry.counters().heartbeat.add(1);
             }
+            Message::Resolved(ticket, answer) => self.hostnames.answered(ticket, answer),
             Message::Adopt(handed) => {
                 self.adopt(handed);
                 self.idle.beat();

@@ -140,6 +140,7 @@ fn failure(reason: &CloseReason) -> Reply {
         CloseReason::Complete
         | CloseReason::ClientReset
         | CloseReason::ServerReset
+        | CloseReason::Revoked
         | CloseReason::Drain
         | CloseReason::Tls(_)
         | CloseReason::Identity(_)

@@ -53,6 +53,8 @@ pub enum CloseReason {
     Denied(String),
     /// A policy change withdrew the permit; the text names the rule.
     PolicyChange(String),
+    /// The peer of its tunnel was revoked.
+    Revoked,
     /// Drain deadline or cancellation.
     Drain,
     /// Inbound dial of the application failed.
@@ -89,6 +91,7 @@ impl CloseReason {
             }
             Self::Denied(_) | Self::PolicyChange(_) => ResponseFlag::Deny,
             Self::ConnectTimeout(_) => ResponseFlag::NetworkPolicy,
+            Self::Revoked => ResponseFlag::CertRevoked,
             Self::Identity(_) => ResponseFlag::IdentityError,
             Self::Http2(_) => ResponseFlag::H2HandshakeFailure,
             Self::Dial(_)
@@ -117,6 +120,7 @@ impl fmt::Display for CloseReason {
             Self::ServerReset => f.write_str("connection reset by the server side"),
             Self::Denied(why) => write!(f, "connection closed due to policy rejection: {why}"),
             Self::PolicyChange(why) => write!(f, "connection closed due to policy change: {why}"),
+            Self::Revoked => f.write_str("connection closed: peer certificate revoked by CRL"),
             Self::Drain => f.write_str("connection closed due to connection drain"),
             Self::Dial(why) => write!(f, "connection failed: {why}"),
             Self::Connect(why) => write!(f, "io error: {why}"),

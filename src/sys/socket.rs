@@ -152,7 +152,7 @@ pub fn dial(to: SocketAddr, options: &DialOptions<'_>) -> io::Result<Dialled> {
     let source_error = match options.source {
         Source::Any => None,
         Source::Local(ip) => {
-            socket.bind(&SockAddr::from(SocketAddr::new(ip, 0)))?;
+            bind_address(&socket, ip)?;
             None
         }
         Source::Foreign(ip) => bind_foreign(&socket, ip).err(),
@@ -176,6 +176,13 @@ fn bind_foreign(socket: &Socket, ip: IpAddr) -> io::Result<()> {
         socket.set_ip_transparent_v4(true)?;
         socket.set_freebind_v4(true)?;
     }
+    bind_address(socket, ip)
+}
+
+/// Binds to an address and leaves the port to connect(2), which may share it among destinations: at most
+/// one in each range of local ports would be open otherwise (IP_BIND_ADDRESS_NO_PORT, ip(7)).
+fn bind_address(socket: &Socket, ip: IpAddr) -> io::Result<()> {
+    super::steering::set_bind_address_no_port(socket.as_fd())?;
     socket.bind(&SockAddr::from(SocketAddr::new(ip, 0)))
 }
 
@@ -312,4 +319,17 @@ pub const fn wildcard(ipv6: bool) -> IpAddr {
 pub fn check_mark(mark: u32) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, stream(), Some(Protocol::TCP))?;
     SockRef::from(&socket.as_fd()).set_mark(mark)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_address_leaves_the_port_to_the_connect() {
+        let socket = Socket::new(Domain::IPV4, stream(), Some(Protocol::TCP)).unwrap();
+        bind_address(&socket, Ipv4Addr::LOCALHOST.into()).unwrap();
+        let bound = local_addr(socket.as_fd()).unwrap();
+        assert_eq!(bound, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    }
 }

@@ -1,4 +1,5 @@
-//! Socket options that no safe interface covers: busy polling, and a choice of shard by CPU.
+//! Socket options that no safe interface covers: busy polling, a choice of shard by CPU, and source
+//! addresses without a port.
 
 #![expect(unsafe_code, reason = "neither socket2 nor rustix sets these options")]
 
@@ -15,7 +16,17 @@ const PROGRAM_MAX: usize = 4_096;
 /// # Errors
 /// `EPERM` above `net.core.busy_read` without CAP_NET_ADMIN.
 pub fn set_busy_poll(fd: BorrowedFd<'_>, micros: u32) -> io::Result<()> {
-    set(fd, libc::SO_BUSY_POLL, &micros)
+    set(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, &micros)
+}
+
+/// Sets IP_BIND_ADDRESS_NO_PORT, which counts for IPv6 sockets too: bind(2) takes the address alone, the
+/// port is chosen by connect(2).
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 4.2.
+pub fn set_bind_address_no_port(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    set(fd, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, &on)
 }
 
 /// Makes the kernel give a connection to the socket of the SO_REUSEPORT group whose position in
@@ -30,7 +41,12 @@ pub fn steer_by_cpu(fd: BorrowedFd<'_>, cpus: &[usize]) -> io::Result<()> {
         len: u16::try_from(code.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: code.as_mut_ptr(),
     };
-    set(fd, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+    set(
+        fd,
+        libc::SOL_SOCKET,
+        libc::SO_ATTACH_REUSEPORT_CBPF,
+        &program,
+    )
 }
 
 /// `A = cpu; if A == cpus[0] return 0; …; return A % cpus.len()`.
@@ -62,14 +78,18 @@ fn program(cpus: &[usize]) -> Option<Vec<libc::sock_filter>> {
     (code.len() <= PROGRAM_MAX).then_some(code)
 }
 
-fn set<T>(fd: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+fn set<T>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of_val(value)).map_err(io::Error::other)?;
     let value = ptr::from_ref(value).cast();
     // JUSTIFICATION: see the top of the file.
     // SAFETY: `fd` is open while borrowed; `value` points to `length` initialised bytes, and what a
     // program in it points to is alive in the caller: the kernel copies both before it returns.
-    let status =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, value, length) };
+    let status = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value, length) };
     if status == 0 {
         Ok(())
     } else {

@@ -143,6 +143,10 @@ label_enum! {
         PolicyWait = "policy_wait",
         /// Wait for a workload that is not known.
         WorkloadWait = "workload_wait",
+        /// Hostnames that connections wait for.
+        HostnameQuestions = "hostname_questions",
+        /// Time for the addresses of a hostname.
+        HostnameTimeout = "hostname_timeout",
         /// Lines of the access-log queue.
         LogQueue = "log_queue",
         /// Bytes buffered for sending.
@@ -192,6 +196,7 @@ pub struct ShardCounters {
     pub streams_server_opened: Counter,
     handshakes_ok: [Counter; Role::ALL.len()],
     handshakes_failed: [Counter; Role::ALL.len()],
+    crl_rejections: [Counter; Role::ALL.len()],
     handshake_seconds: [Histogram; Role::ALL.len()],
     /// From accept to the moment the first byte could flow.
     pub added_latency_seconds: Histogram,
@@ -238,6 +243,12 @@ impl ShardCounters {
     #[must_use]
     pub const fn handshakes_failed(&self, role: Role) -> &Counter {
         &self.handshakes_failed[role.index()]
+    }
+
+    /// Handshakes refused and tunnels ended because the peer is revoked.
+    #[must_use]
+    pub const fn crl_rejections(&self, role: Role) -> &Counter {
+        &self.crl_rejections[role.index()]
     }
 
     /// Duration of handshakes that completed.

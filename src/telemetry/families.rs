@@ -75,6 +75,14 @@ pub const TRAFFIC_LABELS: &[&str] = &[
     "destination_zone",
 ];
 
+/// Labels of the DNS proxy's families (spec: telemetry 2.4).
+const DNS_LABELS: &[&str] = &[
+    "request_query_type",
+    "request_protocol",
+    "source_canonical_service",
+    "source_canonical_revision",
+];
+
 macro_rules! families {
     ($($id:ident = $stable:ident $kind:ident $name:literal $(in $unit:literal)? $labels:expr, $help:literal;)+) => {
         $(
@@ -165,6 +173,8 @@ families! {
         "Verdicts of dry-run policies, none of them enforced";
     POLICY_RECHECKS = unstable Counter "corelane_policy_rechecks" &[],
         "Open connections authorized again after a change";
+    CRL_REJECTIONS = unstable Counter "istio_crl_policy_rejections" &["reporter"],
+        "Handshakes refused and tunnels ended because the peer is revoked";
     POLICY_CLOSED = unstable Counter "corelane_policy_closed" &[],
         "Open connections closed because a change withdrew their permit";
     METRIC_SERIES = unstable Gauge "corelane_metric_series" &[],
@@ -197,6 +207,22 @@ families! {
         "Workloads of the node agent that were started";
     AGENT_STOPPED = unstable Counter "workload_manager_proxies_stopped" &[],
         "Workloads of the node agent that were stopped";
+    ON_DEMAND_DNS = unstable Counter "istio_on_demand_dns" &[
+        "source_workload", "source_canonical_service", "source_canonical_revision",
+        "source_workload_namespace", "source_principal", "source_app", "source_version",
+        "source_cluster", "hostname",
+    ],
+        "Connections to workloads known by hostname only, whether or not its addresses were known already";
+    DNS_REQUESTS = unstable Counter "istio_dns_requests" DNS_LABELS,
+        "Queries the DNS proxy looked up";
+    DNS_FORWARDED = unstable Counter "istio_dns_upstream_requests" DNS_LABELS,
+        "Queries the DNS proxy forwarded to a name server";
+    DNS_FORWARD_FAILURES = unstable Counter "istio_dns_upstream_failures" DNS_LABELS,
+        "Forwarded queries without records in answer, those for names that do not exist among them";
+    DNS_FORWARD_SECONDS = unstable Histogram "istio_dns_upstream_request_duration_seconds" in "seconds" DNS_LABELS,
+        "Duration of forwarded queries";
+    DNS_LIMITS_HIT = unstable Counter "corelane_dns_limits_hit" &["limit"],
+        "How often each limit of the DNS proxy was reached";
     SCRAPE_SECONDS = unstable Histogram "corelane_scrape_seconds" in "seconds" &[],
         "Time to write the page of metrics";
 }

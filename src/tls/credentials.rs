@@ -14,11 +14,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{ClientConfig, Error, InconsistentKeys, ServerConfig};
 
-use super::TlsOptions;
 use super::certificate::Certificate;
 use super::error::TlsError;
 use super::provider;
+use super::revocation::{Revocable, RevocationList};
 use super::verify::{ClientVerifier, ServerVerifier, TrustRoots};
+use super::{Peer, TlsOptions};
 use crate::model::identity::Identity;
 
 pub mod layout;
@@ -209,6 +210,24 @@ impl Credentials {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// From now on peers are checked against `list`, too.
+    pub fn enforce(&self, list: &RevocationList) {
+        self.roots.enforce(list);
+    }
+
+    pub(super) fn checks_revocation(&self) -> bool {
+        self.roots.revocations().is_some()
+    }
+
+    /// What tells later whether `peer`, which these credentials accepted, was revoked since. None if
+    /// no lists are in force.
+    #[must_use]
+    pub fn revocable(&self, peer: &Peer) -> Option<Revocable> {
+        let judged = peer.judged.as_ref()?;
+        let (roots, chain) = (Arc::clone(&self.roots), Arc::clone(&judged.chain));
+        Some(Revocable::new(roots, chain, judged.at))
     }
 
     /// For servers that know us by it.

@@ -19,16 +19,18 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CustomExtension, DistinguishedName, DnType,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams,
+    CustomExtension, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, RevokedCertParams, SerialNumber,
     SignatureAlgorithm,
 };
+use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
-use super::TlsOptions;
 use super::credentials::{Credentials, CredentialsError};
 use super::der::{OID_SUBJECT_ALT_NAME, TAG_SEQUENCE, TAG_URI, der};
+use super::{TlsOptions, pem};
 use crate::model::identity::Identity;
 
 pub mod folder;
@@ -49,8 +51,8 @@ pub enum PkiError {
     /// The certificate library refused.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// Not a certificate request.
-    #[error("not a readable certificate request")]
+    /// Not a certificate, or no request for one.
+    #[error("not a readable certificate or certificate request")]
     Request,
     /// The result is not usable as credentials.
     #[error(transparent)]
@@ -228,6 +230,33 @@ impl Authority {
         let key = &request.certification_request_info.subject_pki;
         let key = RequestedKey(key.subject_public_key.data.to_vec());
         Ok(self.sign(leaf, &key)?.pem())
+    }
+
+    /// PEM of a list that revokes these certificates (PEM) of this authority.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn revoke(&self, certificates: &[&str], now: SystemTime) -> Result<String, PkiError> {
+        let mut revoked_certs = Vec::with_capacity(certificates.len());
+        for pem in certificates {
+            let der = pem::decode_certificate(pem.as_bytes()).ok_or(PkiError::Request)?;
+            let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| PkiError::Request)?;
+            revoked_certs.push(RevokedCertParams {
+                serial_number: SerialNumber::from_slice(parsed.raw_serial()),
+                revocation_time: now.into(),
+                reason_code: None,
+                invalidity_date: None,
+            });
+        }
+        let list = CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + LIFETIME).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&self.issuer())?.pem()?)
     }
 
     /// Sound credentials for `identity`.

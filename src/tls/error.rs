@@ -18,6 +18,9 @@ pub enum TlsError {
     /// The peer's certificate chain is not acceptable.
     #[error("peer certificate refused: {0}")]
     Certificate(String),
+    /// The list of an issuer names a certificate of the peer's chain.
+    #[error("peer certificate refused: revoked (it is on a list of CRL_PATH)")]
+    Revoked,
     /// The peer gave no certificate.
     #[error("peer presented no certificate")]
     NoCertificate,
@@ -33,9 +36,11 @@ impl TlsError {
     pub fn into_io(self) -> io::Error {
         let kind = match self {
             Self::Alert(_) => io::ErrorKind::ConnectionAborted,
-            Self::Identity(_) | Self::Certificate(_) | Self::NoCertificate | Self::Protocol(_) => {
-                io::ErrorKind::InvalidData
-            }
+            Self::Identity(_)
+            | Self::Certificate(_)
+            | Self::Revoked
+            | Self::NoCertificate
+            | Self::Protocol(_) => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, self)
     }
@@ -61,6 +66,12 @@ impl HandshakeError {
     pub fn is_io(&self) -> bool {
         matches!(self, Self::Io(_))
     }
+
+    /// Whether the peer was refused here because it is revoked.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        matches!(self, Self::Tls(TlsError::Revoked))
+    }
 }
 
 impl From<TlsError> for HandshakeError {
@@ -69,6 +80,7 @@ impl From<TlsError> for HandshakeError {
             TlsError::Identity(error) => Self::Identity(error),
             other @ (TlsError::Alert(_)
             | TlsError::Certificate(_)
+            | TlsError::Revoked
             | TlsError::NoCertificate
             | TlsError::Protocol(_)) => Self::Tls(other),
         }
@@ -102,6 +114,7 @@ fn refused_certificate(error: &CertificateError) -> TlsError {
             }
             other.0.to_string()
         }
+        CertificateError::Revoked => return TlsError::Revoked,
         CertificateError::UnknownIssuer => {
             "unknown CA: not signed by any root trusted for this workload".to_owned()
         }

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::{IpAddr, ServerName};
+use rustls::pki_types::{IpAddr, ServerName, UnixTime};
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConnection, CommonState, Connection, ServerConnection};
 
@@ -23,7 +23,7 @@ use super::record::handshake::{Handshake, Library};
 use super::session::Session;
 use super::stream::{Established, TlsStream};
 use super::verify::VerifyError;
-use super::{Peer, provider};
+use super::{Judged, Peer, provider};
 use crate::model::identity::Identity;
 use crate::transport::Transport;
 
@@ -47,10 +47,14 @@ pub async fn connect<T: Transport>(
     let config = credentials.client(expected);
     if config.enable_secret_extraction {
         let client = UnbufferedClientConnection::new(config, name).map_err(refused)?;
-        return run_in_place(stream, Library::Client(Box::new(client))).await;
+        return run_in_place(stream, Library::Client(Box::new(client)), credentials).await;
     }
     let client = ClientConnection::new(config, name).map_err(refused)?;
-    run(Session::new(stream, Connection::Client(client))).await
+    run(
+        Session::new(stream, Connection::Client(client)),
+        credentials,
+    )
+    .await
 }
 
 /// Server side: presents `credentials` and requires a client of the same trust domain.
@@ -66,10 +70,14 @@ pub async fn accept<T: Transport>(
     let config = credentials.server();
     if config.enable_secret_extraction {
         let server = UnbufferedServerConnection::new(config).map_err(refused)?;
-        return run_in_place(stream, Library::Server(Box::new(server))).await;
+        return run_in_place(stream, Library::Server(Box::new(server)), credentials).await;
     }
     let server = ServerConnection::new(config).map_err(refused)?;
-    run(Session::new(stream, Connection::Server(server))).await
+    run(
+        Session::new(stream, Connection::Server(server)),
+        credentials,
+    )
+    .await
 }
 
 fn refused(error: rustls::Error) -> HandshakeError {
@@ -79,6 +87,7 @@ fn refused(error: rustls::Error) -> HandshakeError {
 /// The TLS library moves the records afterwards, too.
 async fn run<T: Transport>(
     mut session: Session<T>,
+    credentials: &Credentials,
 ) -> Result<(TlsStream<T>, Peer), HandshakeError> {
     if let Err(error) = poll_fn(|cx| session.poll_handshake(cx)).await {
         if !error.is_io() {
@@ -86,7 +95,7 @@ async fn run<T: Transport>(
         }
         return Err(error);
     }
-    let peer = peer(session.tls())?;
+    let peer = peer(session.tls(), credentials)?;
     let session = Established::Library(session);
     Ok((TlsStream::new(session, peer.clone()), peer))
 }
@@ -95,6 +104,7 @@ async fn run<T: Transport>(
 async fn run_in_place<T: Transport>(
     stream: T,
     library: Library,
+    credentials: &Credentials,
 ) -> Result<(TlsStream<T>, Peer), HandshakeError> {
     let mut handshake = Handshake::new(stream, library);
     if let Err(error) = poll_fn(|cx| handshake.poll(cx)).await {
@@ -103,17 +113,19 @@ async fn run_in_place<T: Transport>(
         }
         return Err(error);
     }
-    let peer = peer(handshake.common())?;
+    let peer = peer(handshake.common(), credentials)?;
     let session = Established::InPlace(handshake.into_session()?);
     Ok((TlsStream::new(session, peer.clone()), peer))
 }
 
 /// What the finished handshake proved. The verifier has accepted the leaf already.
-fn peer(tls: &CommonState) -> Result<Peer, TlsError> {
-    let leaf = tls
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .ok_or(TlsError::NoCertificate)?;
+fn peer(tls: &CommonState, credentials: &Credentials) -> Result<Peer, TlsError> {
+    let chain = tls.peer_certificates().unwrap_or_default();
+    let leaf = chain.first().ok_or(TlsError::NoCertificate)?;
+    let judged = credentials.checks_revocation().then(|| Judged {
+        chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
+        at: UnixTime::now(),
+    });
     let leaf = Certificate::read(leaf).map_err(|error| TlsError::Certificate(error.to_string()))?;
     let identity = leaf
         .identity()
@@ -128,5 +140,6 @@ fn peer(tls: &CommonState) -> Result<Peer, TlsError> {
         version: provider::version_name(tls.protocol_version()),
         group: provider::group_name(group),
         cipher: provider::cipher_name(cipher),
+        judged,
     })
 }

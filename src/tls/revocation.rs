@@ -149,7 +149,10 @@ impl Revocable {
             return false;
         };
         let mut judged_by = self.judged_by.borrow_mut();
-        if judged_by.as_ref().is_some_and(|last| Arc::ptr_eq(last, &now)) {
+        if judged_by
+            .as_ref()
+            .is_some_and(|last| Arc::ptr_eq(last, &now))
+        {
             return false;
         }
         let Some((leaf, intermediates)) = self.chain.split_first() else {

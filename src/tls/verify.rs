@@ -8,7 +8,7 @@
 //! identity is `certificate_unknown`, an unreadable name list is `access_denied`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -17,9 +17,13 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{
+    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder,
+    UnknownStatusPolicy,
+};
 
 use super::certificate::{Certificate, ReadError, SanError};
+use super::revocation::{RevocationList, Revocations};
 use crate::model::identity::Identity;
 
 /// A well-signed chain whose identity is not accepted.
@@ -71,6 +75,8 @@ pub(super) struct TrustRoots {
     /// Subjects of roots that restrict URI names, for messages.
     uri_constrained: Vec<String>,
     algorithms: WebPkiSupportedAlgorithms,
+    /// Set once, before anybody is judged.
+    revocation: OnceLock<RevocationList>,
 }
 
 impl TrustRoots {
@@ -84,6 +90,7 @@ impl TrustRoots {
             subjects: Vec::with_capacity(roots.len()),
             uri_constrained: Vec::new(),
             algorithms,
+            revocation: OnceLock::new(),
         };
         let mut unusable = Vec::new();
         for (n, root) in roots.iter().enumerate() {
@@ -111,6 +118,17 @@ impl TrustRoots {
         self.anchors.is_empty()
     }
 
+    /// Checks against `list` from now on.
+    pub(super) fn enforce(&self, list: &RevocationList) {
+        // The first one stays: there is one list in a process.
+        let _ = self.revocation.set(list.clone());
+    }
+
+    /// The lists in force now; none if none are checked.
+    pub(super) fn revocations(&self) -> Option<Arc<Revocations>> {
+        self.revocation.get().map(RevocationList::current)
+    }
+
     pub(super) fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
         &self.algorithms
     }
@@ -136,13 +154,23 @@ impl TrustRoots {
         usage: KeyUsage,
     ) -> Result<(), Error> {
         let end_entity = EndEntityCert::try_from(leaf).map_err(path_error)?;
+        let revocations = self.revocations().unwrap_or_default();
+        let lists = revocations.lists();
+        // An empty list of lists is no error to us: nothing is revoked.
+        let options = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            options
+                .with_depth(RevocationCheckDepth::Chain)
+                .with_status_policy(UnknownStatusPolicy::Allow)
+                .with_expiration_policy(ExpirationPolicy::Ignore)
+                .build()
+        });
         let path = end_entity.verify_for_usage(
             self.algorithms.all,
             &self.anchors,
             intermediates,
             now,
             usage,
-            None,
+            options,
             None,
         );
         match path {

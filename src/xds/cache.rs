@@ -63,6 +63,12 @@ pub enum CacheError {
         #[source]
         source: CorruptCache,
     },
+    /// Somebody has removed it, and changes alone are no state.
+    #[error("{path}: has been removed; nothing is kept until the next start")]
+    Gone {
+        /// File.
+        path: PathBuf,
+    },
     /// From another control plane, or for another node.
     #[error("{path}: was written for {origin}")]
     Foreign {
@@ -200,7 +206,13 @@ impl Cache {
     /// [`CacheError::Io`], or the former file has become unreadable; then `pending` alone is not
     /// enough, and nothing is written.
     pub fn store(&mut self, pending: &Pending, now: SystemTime) -> Result<(), CacheError> {
-        let former = if self.merge { self.read()? } else { None };
+        let former = if self.merge {
+            Some(self.read()?.ok_or_else(|| CacheError::Gone {
+                path: self.path.clone(),
+            })?)
+        } else {
+            None
+        };
         let beside = self.path.with_extension("new");
         let written = self.write(&beside, former, pending, now);
         if written.is_err() {

@@ -16,6 +16,7 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError, tokio_stream};
 use tonic::metadata::MetadataMap;
+use tracing::Instrument as _;
 
 use super::cache::Kept;
 use super::client::{Client, Received};
@@ -72,6 +73,8 @@ pub trait MeshState {
     fn publish(&mut self);
     /// The state is complete for the first time.
     fn synced(&mut self);
+    /// A stream to the control plane came about, or ended.
+    fn connected(&mut self, yes: bool);
     /// What a response changed, as received; only if [`Client::keep_received`] was asked for.
     fn received(&mut self, received: Received);
 }
@@ -144,10 +147,12 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
     /// Connects again and again. Dropping the future closes the stream; at a slice's end at the
     /// earliest, and what was applied but not published is never seen.
     pub async fn run(mut self) -> std::convert::Infallible {
-        loop {
-            let (end, answered) = self.stream().await;
+        for id in 1_u64.. {
+            let span = tracing::info_span!(target: "corelane::xds", "xds", id);
+            let (end, answered) = self.stream().instrument(span).await;
             self.parts.client.disconnected();
             metrics::gauge!("corelane_xds_connected").set(0.0);
+            self.parts.state.connected(false);
             metrics::counter!("istio_xds_connection_terminations", "reason" => end.reason())
                 .increment(1);
             let wait = self.backoff.after(end, answered, fastrand::u32(..));
@@ -159,6 +164,8 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
             );
             self.parts.beside(tokio::time::sleep(wait)).await;
         }
+        // More streams than a clock can count.
+        std::future::pending().await
     }
 
     /// One stream from its opening to its end; whether it brought anything.
@@ -197,6 +204,7 @@ impl<C: Connect, S: MeshState> Conversation<C, S> {
         };
         tracing::info!(target: "corelane::xds", "stream to the control plane established");
         metrics::gauge!("corelane_xds_connected").set(1.0);
+        self.parts.state.connected(true);
         self.parts.serve(responses, &requests).await
     }
 }

@@ -67,6 +67,8 @@ impl MeshState for State {
         self.synced.store(true, Ordering::Release);
     }
 
+    fn connected(&mut self, _: bool) {}
+
     fn received(&mut self, _: Received) {}
 }
 

@@ -8,7 +8,11 @@
 const CORELANE: &str = env!("CARGO_BIN_EXE_corelane");
 
 #[cfg(test)]
+mod authority;
+#[cfg(test)]
 mod cache;
+#[cfg(test)]
+mod certificates;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]

@@ -36,6 +36,14 @@ fn nodes_wait_for_their_control_plane_then_follow_it() {
     let mut open = mesh.connect();
     assert_eq!(apps::round_trip(&mut open, b"hello").unwrap(), b"hello");
 
+    // A policy for another port changes nothing.
+    to_server.push(
+        AUTHORIZATION,
+        vec![deny_port("other", mesh.app_port() + 1)],
+        &[],
+    );
+    assert_eq!(apps::round_trip(&mut open, b"hello").unwrap(), b"hello");
+    to_server.push(AUTHORIZATION, vec![], &["default/other"]);
     // A policy closes what it denies, at once, and stops what comes.
     to_server.push(AUTHORIZATION, vec![deny_port("no", mesh.app_port())], &[]);
     assert_eq!(dumped(&server, "policies")[0]["name"], "no");
@@ -73,12 +81,8 @@ fn nodes_wait_for_their_control_plane_then_follow_it() {
     let count = |name: &str, label: (&str, &str)| metrics.sum(name, &[label]);
     assert!(count("istio_xds_message_total", ("url", ADDRESS.url())) >= 2.0);
     assert!(count("istio_xds_message_bytes_total", ("url", ADDRESS.url())) > 0.0);
-    assert!(
-        count(
-            "istio_xds_connection_terminations_total",
-            ("reason", "Error")
-        ) >= 1.0
-    );
+    // By its status, or by the end of the connection, whichever was seen first.
+    assert!(metrics.sum("istio_xds_connection_terminations_total", &[]) >= 1.0);
     drop(client);
 }
 

@@ -8,6 +8,7 @@ use corelane_harness::node::Driver;
 use super::{AbArguments, Measuring, RunArguments};
 use crate::error::{Error, Result};
 use crate::peers::{self, Corelane, Kind, Peer, Programs, Way};
+use crate::profile::Profiler;
 use crate::run::Order;
 use crate::tool;
 use crate::work::{self, Amount, Work};
@@ -63,6 +64,7 @@ pub(super) fn of_run(arguments: &RunArguments) -> Result<Order> {
         shards: measuring.shards.max(1),
         access_log: !measuring.no_access_log,
         programs: programs(&arguments.places.target_dir)?,
+        profiler: arguments.profile.then(Profiler::find).transpose()?,
     })
 }
 
@@ -94,6 +96,7 @@ pub(super) fn of_ab(arguments: &AbArguments) -> Result<Order> {
         shards: measuring.shards.max(1),
         access_log: !measuring.no_access_log,
         programs: programs(&arguments.places.target_dir)?,
+        profiler: None,
     })
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::chart;
 use super::figures::{charted, measures, number, with_spread};
-use super::text::verdict_word;
+use super::text::{shares, verdict_word};
 use crate::error::Result;
 use crate::results::{Results, Series};
 use crate::work;
@@ -33,6 +33,7 @@ pub(super) fn page(results: &Results) -> Result<String> {
     for name in results.works() {
         let series: Vec<&Series> = results.series.iter().filter(|s| s.work == name).collect();
         section(name, &series, &mut body)?;
+        profiles(results, name, &mut body);
     }
     notes(results, &mut body);
     Ok(format!(
@@ -113,6 +114,23 @@ fn section(name: &str, series: &[&Series], body: &mut String) -> Result<()> {
     }
     body.push_str("</table></div></details>\n");
     Ok(())
+}
+
+fn profiles(results: &Results, work: &str, body: &mut String) {
+    let profiles: Vec<_> = results.profiles.iter().filter(|p| p.work == work).collect();
+    if profiles.is_empty() {
+        return;
+    }
+    body.push_str("<details><summary>where the CPU time goes</summary><div class=\"wide\"><table><tr><th>peer</th><th>parts</th></tr>\n");
+    for profile in profiles {
+        let _ = writeln!(
+            body,
+            "<tr><td>{}</td><td>{}</td></tr>",
+            escape(&profile.peer),
+            escape(&shares(&profile.parts))
+        );
+    }
+    body.push_str("</table></div></details>\n");
 }
 
 fn notes(results: &Results, body: &mut String) {

@@ -50,6 +50,7 @@ fn results() -> Results {
         ],
         skipped: vec![("nginx".into(), "apt-get install nginx".into())],
         targets: Vec::new(),
+        profiles: Vec::new(),
     };
     results.targets = targets::judge(&results);
     results

@@ -47,6 +47,7 @@ fn results(series: Vec<Series>) -> Results {
         cipher: vec![cost, cost],
         skipped: Vec::new(),
         targets: Vec::new(),
+        profiles: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use super::*;
 use crate::config::raw::{IPV6_FILE, RawConfig, Sources};
-use crate::model::workload::Workload;
+use crate::model::workload::{Workload, WorkloadProtocol};
 use crate::snapshot::builder::{Builder, Change};
 
 fn config(text: &str) -> Config {
@@ -53,6 +53,14 @@ fn identities_of_the_own_node_are_fetched_ahead_while_a_workload_has_them() {
     let mut builder = Builder::new("here".into());
     let far = put(&mut builder, vec![workload("far", "there", "a")]);
     assert_eq!(accounts(&needed(&config, &far)), [""; 0], "another node's");
+    let mut plain = workload("plain", "here", "p");
+    plain.protocol = WorkloadProtocol::Tcp;
+    let plain = put(&mut builder, vec![plain]);
+    assert_eq!(
+        accounts(&needed(&config, &plain)),
+        [""; 0],
+        "takes no tunnels"
+    );
     let near = put(&mut builder, vec![workload("near", "here", "a")]);
     assert_eq!(accounts(&needed(&config, &near)), ["a"]);
     let both = put(&mut builder, vec![workload("second", "here", "a")]);
@@ -83,7 +91,7 @@ fn what_a_shard_asked_for_stays_needed_while_a_local_workload_has_it() {
     let mut builder = Builder::new("".into());
     let snapshot = put(&mut builder, vec![workload("w", "here", "a")]);
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let certificates = Certificates::start(&config, &snapshot).await;
+        let certificates = Certificates::start(&config, &snapshot).await.unwrap();
         let mut needs = certificates.needed.subscribe();
         assert_eq!(accounts(&needs.borrow_and_update()), [""; 0]);
         let identity = workload("w", "here", "a").identity();
@@ -108,7 +116,9 @@ fn a_directory_is_not_asked_by_connections() {
         .unwrap();
     let config = config("{mode: node, localState: s, identityDir: /nonexistent}");
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let certificates = Certificates::start(&config, &Snapshot::default()).await;
+        let certificates = Certificates::start(&config, &Snapshot::default())
+            .await
+            .unwrap();
         assert!(certificates.asker().is_none());
     });
 }

@@ -51,7 +51,8 @@ impl Needs {
         let addresses = single
             .into_iter()
             .flatten()
-            .chain(listeners.admin.iter().copied());
+            .chain(listeners.admin.iter().copied())
+            .chain(listeners.dns.iter().copied());
         let forwards = listeners.forwards.iter().map(|forward| forward.listen);
         let mut ports: Vec<u16> = addresses.chain(forwards).map(|addr| addr.port()).collect();
         ports.retain(|port| *port != 0);

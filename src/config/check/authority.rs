@@ -7,7 +7,7 @@ use super::super::problem::ProblemKind;
 use super::super::schema::Key;
 use super::super::server::{CertificateAuthority, ROOTS_DEFAULT, RootSource, ServerAddress};
 use super::super::unbuilt::NO_CA;
-use super::super::value::{Bool, Name, PathText, Roots, Server, Span};
+use super::super::value::{Bool, Headers, Name, PathText, Roots, Server, Span};
 use super::resolver::Resolver;
 use super::{Origin, discovery, resolve};
 
@@ -61,12 +61,13 @@ fn authority(r: &mut Resolver, address: ServerAddress) -> CertificateAuthority {
         r.warn(origin, Key::CaAddress, kind);
     }
     let default = RootSource::File(ROOTS_DEFAULT.into());
-    let headers = std::mem::take(&mut r.raw.ca_headers);
+    let given = std::mem::take(&mut r.raw.ca_headers);
+    let from_file = r.optional(Key::CaHeaders, &Headers).unwrap_or_default();
     CertificateAuthority {
         address,
         roots: r.get(Key::CaRootCa, default, &Roots),
         alt_hostname: r.optional(Key::CaAltHostname, &Name),
-        headers: discovery::headers(r, headers),
+        headers: [from_file, discovery::headers(r, given)].concat(),
         ttl: r.get(Key::SecretTtl, TTL_DEFAULT, &Span::positive()),
         renew_with_certificate: r.get(Key::CaRenewWithCertificate, false, &Bool),
     }
@@ -76,6 +77,7 @@ fn authority(r: &mut Resolver, address: ServerAddress) -> CertificateAuthority {
 fn without(r: &mut Resolver) {
     discovery::check(r, Key::CaRootCa, &Roots, NO_CA);
     discovery::check(r, Key::CaAltHostname, &Name, NO_CA);
+    discovery::check(r, Key::CaHeaders, &Headers, NO_CA);
     discovery::check(r, Key::SecretTtl, &Span::positive(), NO_CA);
     discovery::check(r, Key::CaRenewWithCertificate, &Bool, NO_CA);
     let headers = r.raw.ca_headers.values();

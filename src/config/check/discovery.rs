@@ -12,7 +12,7 @@ use super::super::server::{
     TokenSource,
 };
 use super::super::unbuilt::{METADATA_READ, NO_CONTROL_PLANE};
-use super::super::value::{Bool, Kind, Name, PathText, Roots, SecretText, Server, header};
+use super::super::value::{Bool, Headers, Kind, Name, PathText, Roots, SecretText, Server, header};
 use super::resolve;
 use super::resolver::Resolver;
 
@@ -30,6 +30,7 @@ pub(super) fn discovery(
     r: &mut Resolver,
     mode: Option<&NodeMode>,
     node_name: Option<&Arc<str>>,
+    answers_names: bool,
 ) -> Option<Discovery> {
     let default = r.raw.in_cluster.then(in_cluster);
     let Some(address) = r.get(Key::XdsAddress, default, &Server) else {
@@ -55,12 +56,21 @@ pub(super) fn discovery(
         .optional_with_origin(Key::XdsCacheDir, &PathText)
         .map(|(dir, origin)| resolve(&r.raw.base_dir, &origin, dir));
     let given = std::mem::take(&mut r.raw.xds_headers);
+    let from_file = r.optional(Key::XdsHeaders, &Headers).unwrap_or_default();
+    let on_demand = r.get(Key::XdsOnDemand, false, &Bool);
+    if on_demand && answers_names {
+        let message = "the DNS proxy answers from the whole mesh; switch it off \
+                       (ISTIO_META_DNS_CAPTURE=false) or subscribe to all";
+        let origin = r.origin_of(Key::XdsOnDemand);
+        let kind = ProblemKind::Conflict(message.to_owned());
+        r.problem(origin, Key::XdsOnDemand, kind);
+    }
     Some(Discovery {
         address,
         roots,
         alt_hostname: r.optional(Key::XdsAltHostname, &Name),
-        headers: headers(r, given),
-        on_demand: r.get(Key::XdsOnDemand, false, &Bool),
+        headers: [from_file, headers(r, given)].concat(),
+        on_demand,
         cache_dir,
         node: node(r, node_name),
     })
@@ -143,6 +153,7 @@ fn without(r: &mut Resolver, mode: Option<&NodeMode>) {
     let unused = NO_CONTROL_PLANE;
     check(r, Key::XdsRootCa, &Roots, unused);
     check(r, Key::XdsAltHostname, &Name, unused);
+    check(r, Key::XdsHeaders, &Headers, unused);
     check(r, Key::XdsOnDemand, &Bool, unused);
     check(r, Key::XdsCacheDir, &PathText, unused);
     check(r, Key::InstanceIp, &Name, unused);

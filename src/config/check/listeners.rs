@@ -33,6 +33,7 @@ pub(super) fn listeners(
         inbound_plaintext,
         inbound,
         socks5,
+        dns: super::dns::listen(r, ipv6 && r.raw.host.ipv6_loopback),
         admin: admin(r, ipv6),
         stats: stats(r, ipv6),
         readiness: r.get(
@@ -193,6 +194,7 @@ fn check_something_runs(r: &mut Resolver, l: &Listeners) {
         && l.inbound_plaintext.is_none()
         && l.inbound.is_none()
         && l.socks5.is_none()
+        && l.dns.is_empty()
         && l.forwards.is_empty();
     if idle {
         let message = "nothing would run: every listener for traffic is off".to_owned();
@@ -222,7 +224,11 @@ fn named(l: &Listeners) -> Vec<(&'static str, SocketAddr)> {
         .forwards
         .iter()
         .map(|forward| ("forwards.listen", forward.listen));
-    single.chain(admin).chain(forwards).collect()
+    let dns = l
+        .dns
+        .iter()
+        .map(|address| (Key::ListenDns.name(), *address));
+    single.chain(dns).chain(admin).chain(forwards).collect()
 }
 
 fn check_conflicts(r: &mut Resolver, l: &Listeners) {

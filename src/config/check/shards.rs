@@ -59,9 +59,10 @@ pub(super) fn shards(r: &mut Resolver) -> Shards {
     }
 }
 
-/// Pinning helps unless shards would share a CPU, or several processes would pick the same ones.
+/// Pinning helps when there is a shard for every CPU. With fewer, whoever else pins its threads would have
+/// picked the same first CPUs, and the scheduler finds idle ones.
 fn pins(count: usize, host: &Host) -> bool {
-    count <= host.cpus.len() && !host.is_throttled()
+    count == host.cpus.len() && !host.is_throttled()
 }
 
 /// Shards for these wishes on a host with `usable` CPUs; first hit wins.
@@ -143,9 +144,11 @@ mod tests {
             cpus: vec![0, 1, 2, 3],
             quota,
             ipv6: true,
+            ipv6_loopback: true,
         };
         assert!(pins(4, &host(None)));
         assert!(!pins(5, &host(None)));
+        assert!(!pins(3, &host(None)));
         assert!(!pins(2, &host(Some(2))));
         assert!(pins(4, &host(Some(4))));
     }

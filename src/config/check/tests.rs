@@ -1,6 +1,7 @@
 //! From texts to a configuration: the reference's corner cases, origins, and what is refused.
 
 mod broken;
+mod dns;
 mod docs;
 mod shared;
 mod tuning;
@@ -85,7 +86,7 @@ fn the_documented_command_line_gives_a_working_node() {
     };
     assert_eq!(workload.to_string(), "client.default (client)");
     assert_eq!(config.shards.count, 2);
-    assert!(config.shards.pin);
+    assert!(!config.shards.pin);
     assert_eq!(
         config.local_state,
         Some(LocalStateSource::Path("state.yaml".into()))

@@ -130,6 +130,32 @@ pub(in crate::config) fn header(name: &str, value: &str) -> Option<Header> {
     })
 }
 
+/// `NAME=VALUE`, one a line.
+pub(in crate::config) struct Headers;
+
+impl Kind for Headers {
+    type Value = Vec<Header>;
+
+    fn parse(&self, text: &str) -> Option<Vec<Header>> {
+        let lines = text.lines().map(|line| {
+            let (name, value) = line.split_once('=')?;
+            header(name, value)
+        });
+        lines.collect()
+    }
+
+    fn expected(&self) -> String {
+        "a list of `NAME=VALUE`, names and values as headers allow them, and not those that the \
+         protocol fixes"
+            .to_owned()
+    }
+
+    fn show(&self, value: &Vec<Header>) -> String {
+        let names: Vec<_> = value.iter().map(|header| &*header.name).collect();
+        names.join(", ")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +219,19 @@ mod tests {
         let secret = SecretText.parse("hunter2").unwrap();
         assert_eq!(SecretText.show(&secret), "(7 bytes)");
         assert_eq!(format!("{secret:?}"), "(7 bytes)");
+    }
+
+    #[test]
+    fn headers_of_the_file_are_lines_and_show_only_their_names() {
+        let headers = Headers.parse("A=1\nb=x=y").unwrap();
+        let pairs: Vec<_> = headers
+            .iter()
+            .map(|header| (&*header.name, header.value.reveal()))
+            .collect();
+        assert_eq!(pairs, [("a", "1"), ("b", "x=y")]);
+        assert_eq!(Headers.show(&headers), "a, b");
+        assert_eq!(Headers.parse("a"), None);
+        assert_eq!(Headers.parse("te=x"), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::schedule::{Alarm, Backoff, ExpiryWatch};
 use crate::model::identity::Identity;
 use crate::tls::TlsOptions;
 use crate::tls::credentials::{CredentialState, Credentials, Material, Validity};
+use crate::tls::revocation::RevocationList;
 
 /// State of one identity.
 #[derive(Debug, Default)]
@@ -75,7 +76,7 @@ impl Entry {
         &mut self,
         identity: &Identity,
         fetched: &Fetched,
-        options: TlsOptions,
+        (options, revocations): (TlsOptions, Option<&RevocationList>),
         now: SystemTime,
     ) -> Outcome {
         let fingerprint = fingerprint(&fetched.material);
@@ -89,6 +90,9 @@ impl Entry {
             Ok(loaded) => loaded,
             Err(error) => return self.fail(error.to_string(), now),
         };
+        if let Some(list) = revocations {
+            loaded.enforce(list);
+        }
         if self.holds_current(now) && loaded.validity(now) != Validity::Current {
             let why = loaded.warnings().join("; ");
             return self.fail(why, now);

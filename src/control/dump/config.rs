@@ -1,6 +1,6 @@
 //! The effective configuration in the dump's camelCase form (spec: admin.md 3.7).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,11 +13,10 @@ use crate::config::{Config, NodeMode, OriginalSource, ServiceAccountRef};
 pub fn config(config: &Config) -> Value {
     let listeners = &config.listeners;
     let workload = config.mode.workload();
-    let discovery = config.discovery.as_ref();
     let shared = config.mode.shared();
     let mut members = json!({
         "proxy": config.enable_proxy,
-        "dnsProxy": false,
+        "dnsProxy": !listeners.dns.is_empty(),
         "windowSize": config.http2.stream_window,
         "connectionWindowSize": config.http2.connection_window,
         "frameSize": config.http2.frame_size,
@@ -30,6 +29,9 @@ pub fn config(config: &Config) -> Value {
         "inboundAddr": listeners.inbound,
         "inboundPlaintextAddr": listeners.inbound_plaintext,
         "outboundAddr": listeners.outbound,
+        "dnsProxyAddr": dns_address(&listeners.dns),
+        "dnsResolvConf": config.dns.resolv_conf.display().to_string(),
+        "preferedServiceNamespace": config.dns.preferred_service_namespace.as_deref(),
         "forwards": forwards(config),
         "illegalPorts": config.illegal_ports,
         "network": &*config.network,
@@ -46,15 +48,6 @@ pub fn config(config: &Config) -> Value {
         })),
         "clusterId": &*config.cluster_id,
         "clusterDomain": &*config.cluster_domain,
-        "xdsAddress": discovery.map(|d| d.address.to_string()),
-        "xdsRootCert": discovery.map(|d| roots(&d.roots)),
-        "altXdsHostname": discovery.and_then(|d| d.alt_hostname.as_deref()),
-        "xdsHeaders": discovery.map(|d| headers(&d.headers)).unwrap_or_default(),
-        "xdsOnDemand": discovery.is_some_and(|d| d.on_demand),
-        "xdsCacheDir": discovery
-            .and_then(|d| d.cache_dir.as_ref())
-            .map(|dir| dir.display().to_string()),
-        "proxyMetadata": discovery.map(metadata).unwrap_or_default(),
         "identityDir": config.identity_dir.as_ref().map(|dir| dir.display().to_string()),
         "selfTerminationDeadline": duration(config.timeouts.drain),
         "numWorkerThreads": config.shards.count,
@@ -71,15 +64,33 @@ pub fn config(config: &Config) -> Value {
         "ipv6Enabled": config.ipv6_enabled,
         "enableEnhancedBaggage": config.response_baggage,
     });
-    if let (Value::Object(all), Value::Object(more)) = (&mut members, authority(config)) {
-        all.extend(more);
+    for more in [control_plane(config), authority(config)] {
+        if let (Value::Object(all), Value::Object(more)) = (&mut members, more) {
+            all.extend(more);
+        }
     }
     members
+}
+
+fn control_plane(config: &Config) -> Value {
+    let discovery = config.discovery.as_ref();
+    json!({
+        "xdsAddress": discovery.map(|d| d.address.to_string()),
+        "xdsRootCert": discovery.map(|d| roots(&d.roots)),
+        "altXdsHostname": discovery.and_then(|d| d.alt_hostname.as_deref()),
+        "xdsHeaders": discovery.map(|d| headers(&d.headers)).unwrap_or_default(),
+        "xdsOnDemand": discovery.is_some_and(|d| d.on_demand),
+        "xdsCacheDir": discovery
+            .and_then(|d| d.cache_dir.as_ref())
+            .map(|dir| dir.display().to_string()),
+        "proxyMetadata": discovery.map(metadata).unwrap_or_default(),
+    })
 }
 
 fn authority(config: &Config) -> Value {
     let authority = config.authority.as_ref();
     json!({
+        "crlPath": config.crl_path.as_ref().map(|path| path.display().to_string()),
         "caAddress": authority.map(|ca| ca.address.to_string()),
         "caRootCert": authority.map(|ca| roots(&ca.roots)),
         "altCaHostname": authority.and_then(|ca| ca.alt_hostname.as_deref()),
@@ -143,6 +154,50 @@ fn duration(duration: Duration) -> Value {
     json!({ "secs": duration.as_secs(), "nanos": duration.subsec_nanos() })
 }
 
+/// Null when off; both families of loopback with one port are `Localhost`.
+fn dns_address(addresses: &[SocketAddr]) -> Value {
+    let localhost = |addr: &SocketAddr| {
+        let plain = [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Ipv6Addr::LOCALHOST.into(),
+        ];
+        plain.contains(&addr.ip()) && addr.port() == addresses[0].port()
+    };
+    match addresses {
+        [] => Value::Null,
+        all if all[0].is_ipv4() && all.iter().all(localhost) => {
+            json!({ "Localhost": [all.iter().any(SocketAddr::is_ipv6), all[0].port()] })
+        }
+        [one] => address(*one),
+        several => several.iter().copied().map(address).collect(),
+    }
+}
+
 fn address(addr: SocketAddr) -> Value {
     json!({ "SocketAddr": addr })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_the_dns_proxy_is_shown_as_it_was_meant() {
+        for (addresses, expected) in [
+            (vec![], json!(null)),
+            (vec!["127.0.0.1:53"], json!({"Localhost": [false, 53]})),
+            (
+                vec!["127.0.0.1:53", "[::1]:53"],
+                json!({"Localhost": [true, 53]}),
+            ),
+            (vec!["10.0.0.1:53"], json!({"SocketAddr": "10.0.0.1:53"})),
+            (
+                vec!["127.0.0.1:53", "[::1]:54"],
+                json!([{"SocketAddr": "127.0.0.1:53"}, {"SocketAddr": "[::1]:54"}]),
+            ),
+        ] {
+            let parsed: Vec<SocketAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            assert_eq!(dns_address(&parsed), expected, "{addresses:?}");
+        }
+    }
 }

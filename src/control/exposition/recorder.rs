@@ -5,13 +5,16 @@
 //! instead, so that names, helps and units are stated in one place only.
 
 use metrics_exporter_prometheus::{
-    BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
 use crate::telemetry::page::Page;
 
 /// Bucket bounds in seconds of control-plane durations.
 const BOUNDS_SECONDS: [f64; 9] = [0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// The contract's bounds for forwarded DNS queries (spec: telemetry 2.1).
+const DNS_BOUNDS_SECONDS: [f64; 6] = [0.000_5, 0.001, 0.01, 0.1, 1.0, 5.0];
 
 /// Makes the recorder; the caller installs it.
 ///
@@ -21,6 +24,10 @@ pub fn build() -> Result<PrometheusRecorder, BuildError> {
     Ok(PrometheusBuilder::new()
         .with_recommended_naming(true)
         .set_buckets(&BOUNDS_SECONDS)?
+        .set_buckets_for_metric(
+            Matcher::Full("istio_dns_upstream_request_duration_seconds".to_owned()),
+            &DNS_BOUNDS_SECONDS,
+        )?
         .build_recorder())
 }
 

@@ -15,6 +15,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::filter::Filter;
 use crate::telemetry::line::{Fields, Head, Level, LineFormat, SpanText, push_line};
+use crate::telemetry::log_limit::LogLimit;
 use crate::telemetry::log_writer::LogSink;
 
 /// Writes events that pass the filter to the log writer; never waits.
@@ -22,7 +23,12 @@ use crate::telemetry::log_writer::LogSink;
 pub struct LogLayer {
     filter: Arc<ArcSwap<Filter>>,
     sink: LogSink,
+    /// Warnings of the DNS library, which strangers can cause with forged replies.
+    resolver: LogLimit,
 }
+
+/// Beginning of the targets of the DNS library.
+const RESOLVER: &str = "hickory_";
 
 fn level_of(level: tracing::Level) -> Level {
     match level {
@@ -36,7 +42,11 @@ fn level_of(level: tracing::Level) -> Level {
 
 impl LogLayer {
     pub(super) const fn new(filter: Arc<ArcSwap<Filter>>, sink: LogSink) -> Self {
-        Self { filter, sink }
+        Self {
+            filter,
+            sink,
+            resolver: LogLimit::new(),
+        }
     }
 
     fn allows(&self, metadata: &Metadata<'_>) -> bool {
@@ -85,6 +95,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let metadata = event.metadata();
+        if metadata.target().starts_with(RESOLVER)
+            && *metadata.level() <= tracing::Level::INFO
+            && self.resolver.admit_now().is_none()
+        {
+            return;
+        }
         let format = self.sink.format();
         let mut fields = String::new();
         let mut visitor = Visitor::new(&mut fields, format);

@@ -248,3 +248,19 @@ fn repeated_line_of_one_place_is_limited() {
         "warn\tcontrol::logging::tests\tpeer did it again\tn=0"
     );
 }
+
+#[test]
+fn warnings_of_the_dns_library_are_limited_and_what_was_asked_for_is_not() {
+    let lines = logged("info,hickory_net=debug", |_| {
+        for n in 0..1_000 {
+            tracing::warn!(target: "hickory_net::udp", n, "ignoring a forged reply");
+        }
+        for n in 0..50 {
+            tracing::debug!(target: "hickory_net::udp", n, "received");
+        }
+    });
+    let count = |level: &str| lines.iter().filter(|line| line.starts_with(level)).count();
+    // A slow machine may earn a few more in the meantime.
+    assert!((10..20).contains(&count("warn")), "{}", count("warn"));
+    assert_eq!(count("debug"), 50);
+}

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Tunnel;
 use crate::dataplane::dial::{self, dial_source};
 use crate::dataplane::permission::permitted;
-use crate::dataplane::relay::{self, Connection, Side};
+use crate::dataplane::relay::{self, Closed, Connection, Side};
 use crate::dataplane::rt::{self, First, Socket};
 use crate::dataplane::shard::Shard;
 use crate::dataplane::slot::Slot;
@@ -52,11 +52,31 @@ pub(in crate::dataplane) async fn serve(
             let connection = Connection {
                 slot,
                 flow,
-                closed: registration,
+                closed: Watched {
+                    registration,
+                    tunnel,
+                },
             };
             relay::start(connection, sides, ready.permit);
         }
-        Err(reason) => flow.finish(&reason, rt::now()),
+        Err(reason) => flow.finish(&tunnel.reason(reason), rt::now()),
+    }
+}
+
+/// What ends an open stream besides itself: a policy change, and the end of its tunnel, which knows why.
+#[derive(Debug)]
+pub(in crate::dataplane) struct Watched {
+    registration: Registration,
+    tunnel: Rc<Tunnel>,
+}
+
+impl Closed for Watched {
+    fn closed(&self) -> impl Future<Output = CloseReason> {
+        self.registration.closed()
+    }
+
+    fn reason(&self, reason: CloseReason) -> CloseReason {
+        self.tunnel.reason(reason)
     }
 }
 
@@ -153,7 +173,7 @@ async fn find_target(
             | InboundError::NoAddress(_),
         ) => return first,
     };
-    match demand::look_up(shard, &key).await {
+    match Box::pin(demand::look_up(shard, &key)).await {
         Ok(()) => resolve(request, &shard.snapshot()),
         Err(_) => first,
     }

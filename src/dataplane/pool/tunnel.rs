@@ -16,6 +16,7 @@ pub(super) struct Tunnel {
     leases: Cell<usize>,
     unused_since: Cell<Instant>,
     spent: Cell<bool>,
+    revoked: Cell<bool>,
 }
 
 impl Tunnel {
@@ -26,6 +27,7 @@ impl Tunnel {
             leases: Cell::new(0),
             unused_since: Cell::new(rt::now()),
             spent: Cell::new(false),
+            revoked: Cell::new(false),
         })
     }
 
@@ -69,6 +71,12 @@ impl Tunnel {
     /// Takes no new streams.
     pub(super) fn spend(&self) {
         self.spent.set(true);
+    }
+
+    /// The peer is revoked: takes no new streams, and those there are end for that reason.
+    pub(super) fn revoke(&self) {
+        self.revoked.set(true);
+        self.spend();
     }
 
     /// Takes no new streams; closes when the last one ends.
@@ -123,6 +131,11 @@ impl Lease {
         Self {
             tunnel: Rc::clone(tunnel),
         }
+    }
+
+    /// Whether the peer was revoked meanwhile.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.tunnel.revoked.get()
     }
 
     pub(super) const fn tunnel(&self) -> &Rc<Tunnel> {

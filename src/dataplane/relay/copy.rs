@@ -273,14 +273,15 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// Copies until end of stream, then sends END_STREAM. Watches for the peer's reset meanwhile.
+/// Copies until end of stream, then sends END_STREAM. Watches for the peer's reset meanwhile. `wait` for
+/// a source that hardly has anything to say yet.
 pub(super) async fn tcp_to_tunnel(
     from: &Socket,
     to: &mut SendHalf,
+    mut wait: bool,
     count: impl Fn(u64),
 ) -> Result<(), Failure> {
     let mut turn = Turn::default();
-    let mut wait = false;
     loop {
         if wait {
             let ready = rt::race(poll_fn(|cx| to.poll_reset(cx)), from.readable());

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::super::balance::{Handed, Neighbour};
 use super::super::demand::Asker;
+use super::super::hostnames::{Answer, Questions};
 use super::super::rt::{Inbox, Mailbox};
 use super::PlaceId;
 use crate::config::{Config, ForwardTarget};
@@ -35,6 +36,8 @@ pub enum Message {
     Told(Arc<str>, bool),
     /// Answer by storing this number in the heartbeat.
     Ping(u64),
+    /// The answer to the question with this ticket.
+    Resolved(u64, Answer),
     /// Serve a connection that another shard accepted.
     Adopt(Handed),
     /// Take the listeners of a workload. They accept once every shard has its own, so that a
@@ -155,6 +158,8 @@ pub struct Plan {
     pub shards: Vec<Neighbour>,
     /// Its messages.
     pub inbox: Inbox<Message>,
+    /// Where it asks for hostnames.
+    pub questions: Questions,
     /// Stores the newest ping's number.
     pub heartbeat: Arc<AtomicU64>,
     /// Whether it accepts at once, or waits for [`Message::Open`].

@@ -9,12 +9,15 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::mpsc;
+
 use crate::config::limits::{LISTEN_BACKLOG, Limits};
 use crate::config::{
     Config, DriverChoice, ForwardTarget, Http2, Listeners, LogConfig, LogFormat, NodeMode, Pool,
     ServiceAccountRef, Shards, SocketOptions, Timeouts, TlsConfig,
 };
 use crate::dataplane::demand::Asker;
+use crate::dataplane::hostnames::Question;
 use crate::dataplane::rt;
 use crate::dataplane::shard::{
     self, CertificateAsker, ListenerRole, Message, Plan, PlannedListener, ShardMailbox,
@@ -65,6 +68,7 @@ pub(super) fn config() -> Config {
         auth_token: crate::config::server::TokenSource::Default,
         identity_dir: None,
         authority: None,
+        crl_path: None,
         tls: TlsConfig::default(),
         http2: Http2::default(),
         pool: Pool::default(),
@@ -72,6 +76,10 @@ pub(super) fn config() -> Config {
         timeouts: Timeouts::default(),
         limits: Limits::default(),
         tuning: crate::config::tuning::Tuning::default(),
+        dns: crate::config::Dns {
+            resolv_conf: "/etc/resolv.conf".into(),
+            preferred_service_namespace: None,
+        },
         localhost_app_tunnel: true,
         response_baggage: true,
         authz_info_logging: false,
@@ -159,6 +167,7 @@ impl Node {
         let addrs = listeners.iter().map(|planned| planned.addr).collect();
         let (mailbox, inbox) = rt::mailbox().unwrap();
         let telemetry = hub.shard(0);
+        let (questions, asked) = mpsc::channel(16);
         let counters = telemetry.shared_counters();
         let plan = Plan {
             index: 0,
@@ -169,6 +178,7 @@ impl Node {
             listeners,
             shards: Vec::new(),
             inbox,
+            questions,
             heartbeat: Arc::new(AtomicU64::new(0)),
             open: self.open,
             asker: self.asker,
@@ -189,6 +199,7 @@ impl Node {
             builder,
             counters,
             memory: held.recv().unwrap(),
+            asked,
             thread: Some(thread),
             log,
             hub,
@@ -254,6 +265,8 @@ pub(super) struct Running {
     pub(super) counters: Arc<ShardCounters>,
     /// What the shard's thread holds.
     pub(super) memory: &'static Held,
+    /// What the shard wants to know of hostnames.
+    pub(super) asked: mpsc::Receiver<Question>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
     log: Receiver<Vec<u8>>,
     hub: Hub,

@@ -495,7 +495,7 @@ fn check(model: &Model, snapshot: &Snapshot) {
                 model.ranked(&slot, client, None),
                 "{host} for {client:?}"
             );
-            let found = snapshot.service_by_host_preferring(host, client, "ns2");
+            let found = snapshot.service_by_host_preferring(host, client, Some("ns2"), &|_| true);
             let expected = model.ranked(&slot, client, Some("ns2"));
             assert_eq!(
                 found.map(|s| &**s),
@@ -570,6 +570,11 @@ fn check_local(model: &Model, snapshot: &Snapshot) {
     identities.sort();
     identities.dedup();
     assert_eq!(snapshot.local_identities(), identities);
+    let tunnelled = local().filter(|w| w.protocol == WorkloadProtocol::Hbone || w.native_tunnel);
+    let mut identities: Vec<Identity> = tunnelled.map(Workload::identity).collect();
+    identities.sort();
+    identities.dedup();
+    assert_eq!(snapshot.tunnelled_identities(), identities);
 }
 
 fn check_policies(model: &Model, snapshot: &Snapshot) {

@@ -554,7 +554,8 @@ fn ranking_is_own_namespace_then_canonical_then_preferred_then_first() {
     let mut builder = Builder::default();
     let snapshot = builder.apply(services([service("a/host", &[]), service("b/host", &[])]));
     let preferring = |snapshot: &Snapshot, preferred: &str| {
-        let found = snapshot.service_by_host_preferring("host", Some("z"), preferred);
+        let found =
+            snapshot.service_by_host_preferring("host", Some("z"), Some(preferred), &|_| true);
         found.unwrap().namespace.to_string()
     };
     assert_eq!(host_namespace(&snapshot, "host", Some("z")).unwrap(), "a");

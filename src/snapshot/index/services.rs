@@ -52,6 +52,7 @@ impl Candidates {
         &self,
         client_namespace: Option<&str>,
         preferred_namespace: Option<&str>,
+        usable: &dyn Fn(&Service) -> bool,
     ) -> Option<&Arc<Service>> {
         let (mut canonical, mut preferred, mut first) = (None, None, None);
         for (position, service) in self.0.iter().enumerate() {
@@ -60,7 +61,7 @@ impl Candidates {
                 .get(position + 1)
                 .is_some_and(|next| next.namespace == service.namespace);
             let visible = client_namespace.is_none_or(|client| service.visible_to(client));
-            if hidden || !visible {
+            if hidden || !visible || !usable(service) {
                 continue;
             }
             if client_namespace == Some(&*service.namespace) {
@@ -131,10 +132,11 @@ impl ServiceIndex {
         hostname: &str,
         client_namespace: Option<&str>,
         preferred_namespace: Option<&str>,
+        usable: &dyn Fn(&Service) -> bool,
     ) -> Option<&Arc<Service>> {
         self.by_host
             .get(hostname)?
-            .best(client_namespace, preferred_namespace)
+            .best(client_namespace, preferred_namespace, usable)
     }
 
     pub(in crate::snapshot) fn by_vip(
@@ -144,7 +146,7 @@ impl ServiceIndex {
     ) -> Option<&Arc<Service>> {
         self.by_vip
             .get(address)
-            .and_then(|candidates| candidates.best(client_namespace, None))
+            .and_then(|candidates| candidates.best(client_namespace, None, &|_| true))
             .or_else(|| self.by_range.best(address, client_namespace))
     }
 

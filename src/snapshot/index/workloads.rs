@@ -23,6 +23,8 @@ pub(in crate::snapshot) struct WorkloadIndex {
     local_by_account: Map<Arc<str>, Map<Arc<str>, ByUid>>,
     /// How many local workloads have the identity.
     local_identities: Map<Identity, usize>,
+    /// How many of them take tunnels.
+    tunnelled_identities: Map<Identity, usize>,
 }
 
 impl WorkloadIndex {
@@ -75,6 +77,11 @@ impl WorkloadIndex {
     /// In no particular order.
     pub(in crate::snapshot) fn local_identities(&self) -> impl Iterator<Item = &Identity> {
         self.local_identities.keys()
+    }
+
+    /// Of those that take tunnels; in no particular order.
+    pub(in crate::snapshot) fn tunnelled_identities(&self) -> impl Iterator<Item = &Identity> {
+        self.tunnelled_identities.keys()
     }
 
     pub(in crate::snapshot) fn has_local_identity(&self, identity: &Identity) -> bool {
@@ -141,8 +148,10 @@ impl WorkloadIndex {
         add(&mut accounts, account, workload);
         self.local_by_account.insert_mut(namespace, accounts);
         let identity = workload.identity();
-        let holders = self.local_identities.get(&identity).map_or(1, |n| n + 1);
-        self.local_identities.insert_mut(identity, holders);
+        if takes_tunnels(workload) {
+            raise(&mut self.tunnelled_identities, identity.clone());
+        }
+        raise(&mut self.local_identities, identity);
     }
 
     fn remove_local(&mut self, old: &Workload) {
@@ -154,13 +163,30 @@ impl WorkloadIndex {
             }
         }
         let identity = old.identity();
-        match self.local_identities.get(&identity).copied() {
-            Some(holders) if holders > 1 => {
-                self.local_identities.insert_mut(identity, holders - 1);
-            }
-            _ => {
-                self.local_identities.remove_mut(&identity);
-            }
+        if takes_tunnels(old) {
+            lower(&mut self.tunnelled_identities, &identity);
+        }
+        lower(&mut self.local_identities, &identity);
+    }
+}
+
+/// Whether its node needs its certificate before anybody asks (spec ca.md 3.3).
+fn takes_tunnels(workload: &Workload) -> bool {
+    workload.protocol == WorkloadProtocol::Hbone || workload.native_tunnel
+}
+
+fn raise(holders: &mut Map<Identity, usize>, identity: Identity) {
+    let count = holders.get(&identity).map_or(1, |n| n + 1);
+    holders.insert_mut(identity, count);
+}
+
+fn lower(holders: &mut Map<Identity, usize>, identity: &Identity) {
+    match holders.get(identity).copied() {
+        Some(count) if count > 1 => {
+            holders.insert_mut(identity.clone(), count - 1);
+        }
+        _ => {
+            holders.remove_mut(identity);
         }
     }
 }

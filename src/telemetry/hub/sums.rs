@@ -170,6 +170,15 @@ fn render_policy(shards: &[Arc<ShardCounters>], page: &mut Page) {
             );
         }
     });
+    page.family(&f::CRL_REJECTIONS, |samples| {
+        for (role, reporter) in [(Role::Client, "source"), (Role::Server, "destination")] {
+            let count = sum(shards, |shard| shard.crl_rejections(role).get());
+            // As the reference: a series begins with its first event.
+            if count > 0 {
+                samples.sample(&[reporter], count);
+            }
+        }
+    });
     page.family(&f::POLICY_DRY_RUN, |samples| {
         samples.sample(&["deny"], sum(shards, |s| s.policy_dry_run_deny.get()));
         samples.sample(

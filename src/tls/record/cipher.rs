@@ -126,16 +126,44 @@ impl Cipher {
             .key
             .open_in_place(nonce, Aad::from(&*header), sealed)
             .map_err(|_| RecordError::Forged)?;
-        if inner.len() > TLS_RECORD_PLAINTEXT_BYTES_MAX + 1 {
-            return Err(RecordError::TooLong);
-        }
-        let padded = inner.iter().rposition(|byte| *byte != 0);
-        let end = padded.ok_or(RecordError::NoContentType)?;
+        let (content_type, end) = strip_padding(inner)?;
         Ok(Inner {
-            content_type: inner[end],
+            content_type,
             content: TLS_RECORD_HEADER_BYTES..TLS_RECORD_HEADER_BYTES + end,
         })
     }
+
+    /// Opens a whole `record` into the front of `room`, which holds [`sealed_inner_bytes`] or more.
+    pub(super) fn open_to(&mut self, record: &[u8], room: &mut [u8]) -> Result<Inner, RecordError> {
+        let nonce = self.next_nonce()?;
+        let (header, sealed) = record.split_at(TLS_RECORD_HEADER_BYTES);
+        let length = sealed.len().checked_sub(TAG_BYTES);
+        let (sealed, tag) = sealed.split_at(length.ok_or(RecordError::Forged)?);
+        let inner = &mut room[..sealed.len()];
+        self.key
+            .open_separate_gather(nonce, Aad::from(header), sealed, tag, inner)
+            .map_err(|_| RecordError::Forged)?;
+        let (content_type, end) = strip_padding(inner)?;
+        Ok(Inner {
+            content_type,
+            content: 0..end,
+        })
+    }
+}
+
+/// Bytes that a record of `length` takes once it is opened: content, its type and padding.
+pub(super) const fn sealed_inner_bytes(length: usize) -> usize {
+    length.saturating_sub(TLS_RECORD_HEADER_BYTES + TAG_BYTES)
+}
+
+/// The content type of an opened record, and where its content ends (RFC 8446, 5.4).
+fn strip_padding(inner: &[u8]) -> Result<(u8, usize), RecordError> {
+    if inner.len() > TLS_RECORD_PLAINTEXT_BYTES_MAX + 1 {
+        return Err(RecordError::TooLong);
+    }
+    let padded = inner.iter().rposition(|byte| *byte != 0);
+    let end = padded.ok_or(RecordError::NoContentType)?;
+    Ok((inner[end], end))
 }
 
 fn write_header(header: &mut [u8], length: usize) -> Result<(), RecordError> {
@@ -184,6 +212,13 @@ mod tests {
             assert_eq!(inner.content_type, content::APPLICATION_DATA);
             let plain: Vec<u8> = (0..50).collect();
             assert_eq!(record[inner.content], plain);
+            let mut room = [7; 60];
+            let inner = cipher().open_to(&bytes(sealed), &mut room).unwrap();
+            assert_eq!(inner.content_type, content::APPLICATION_DATA);
+            assert_eq!(
+                (&room[inner.content], &room[51..]),
+                (&plain[..], &[7; 9][..])
+            );
             let mut again = [&[0; 5][..], &plain, &[0; 17]].concat();
             cipher()
                 .seal(&mut again, content::APPLICATION_DATA)

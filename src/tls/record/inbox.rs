@@ -1,4 +1,5 @@
-//! Records on their way in: opened where they were received, copied once into the caller's buffer.
+//! Records on their way in: opened into the caller's buffer as long as it has room for whole records,
+//! else where they were received.
 //!
 //! What a caller's buffer has no room for stays in a stash of the session's own: the rest of an
 //! opened record, then records still sealed. The stash is gone when it is empty.
@@ -6,7 +7,7 @@
 use std::mem;
 use std::ops::Range;
 
-use super::cipher::Cipher;
+use super::cipher::{Cipher, sealed_inner_bytes};
 use super::messages::Messages;
 use super::ratchet::Ratchet;
 use super::{RecordError, alert, content, record_length};
@@ -38,6 +39,14 @@ pub(super) struct Inbox {
     sealed: usize,
     end: Option<End>,
     update_requested: bool,
+}
+
+/// Where the data of an opened record is.
+enum Data {
+    /// So many bytes at the front of the caller's room.
+    InRoom(usize),
+    /// There, where the record was received.
+    InPlace(Range<usize>),
 }
 
 /// What became of a run of records.
@@ -141,8 +150,8 @@ impl Inbox {
         self.stash.capacity()
     }
 
-    /// Opens the records in `input` and copies their data until `buffer` is full, `input` spent or
-    /// the session at its end.
+    /// Opens the records in `input` until `buffer` is full of their data, `input` spent or the session at
+    /// its end.
     fn open_into(&mut self, input: &mut [u8], buffer: &mut [u8], ratchet: &mut Ratchet) -> Found {
         let mut found = Found {
             copied: 0,
@@ -151,7 +160,8 @@ impl Inbox {
         };
         while found.copied < buffer.len() && self.end.is_none() {
             let rest = &mut input[found.used..];
-            let (length, data) = match self.open_next(rest, ratchet) {
+            let room = &mut buffer[found.copied..];
+            let (length, data) = match self.open_next(rest, room, ratchet) {
                 Ok(Some(opened)) => opened,
                 Ok(None) => break,
                 Err(error) => {
@@ -159,11 +169,15 @@ impl Inbox {
                     break;
                 }
             };
-            let room = &mut buffer[found.copied..];
-            let count = data.len().min(room.len());
-            room[..count].copy_from_slice(&rest[data.start..data.start + count]);
-            found.copied += count;
-            found.unread = found.used + data.start + count..found.used + data.end;
+            match data {
+                Data::InRoom(bytes) => found.copied += bytes,
+                Data::InPlace(data) => {
+                    let count = data.len().min(room.len());
+                    room[..count].copy_from_slice(&rest[data.start..data.start + count]);
+                    found.copied += count;
+                    found.unread = found.used + data.start + count..found.used + data.end;
+                }
+            }
             found.used += length;
         }
         if self.end.is_some() {
@@ -178,20 +192,35 @@ impl Inbox {
     fn open_next(
         &mut self,
         input: &mut [u8],
+        room: &mut [u8],
         ratchet: &mut Ratchet,
-    ) -> Result<Option<(usize, Range<usize>)>, RecordError> {
+    ) -> Result<Option<(usize, Data)>, RecordError> {
         let Some(length) = record_length(input)?.filter(|length| *length <= input.len()) else {
             return Ok(None);
         };
-        let inner = self.cipher.open(&mut input[..length])?;
-        let content = &input[inner.content.clone()];
+        let fits = sealed_inner_bytes(length) <= room.len();
+        let inner = if fits {
+            self.cipher.open_to(&input[..length], room)?
+        } else {
+            self.cipher.open(&mut input[..length])?
+        };
+        let content = if fits {
+            &room[inner.content.clone()]
+        } else {
+            &input[inner.content.clone()]
+        };
         if inner.content_type != content::HANDSHAKE && self.messages.is_partial() {
             return Err(RecordError::Interleaved);
         }
         match inner.content_type {
             content::APPLICATION_DATA if !content.is_empty() => {
                 self.without_data = 0;
-                return Ok(Some((length, inner.content)));
+                let data = if fits {
+                    Data::InRoom(inner.content.end)
+                } else {
+                    Data::InPlace(inner.content)
+                };
+                return Ok(Some((length, data)));
             }
             content::APPLICATION_DATA => {}
             content::HANDSHAKE | content::ALERT if content.is_empty() => {
@@ -218,6 +247,6 @@ impl Inbox {
         if self.without_data > WITHOUT_DATA_MAX && self.end.is_none() {
             return Err(RecordError::TooManyWithoutData);
         }
-        Ok(Some((length, 0..0)))
+        Ok(Some((length, Data::InRoom(0))))
     }
 }

@@ -118,6 +118,25 @@ fn state_of_others_and_old_state_is_not_taken() {
 }
 
 #[test]
+fn changes_alone_never_pass_for_the_whole_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cache = Cache::new(dir.path(), ORIGIN);
+    let policy = pending([received(ResourceType::Authorization, &[("ns/p", "x")], &[])]);
+    cache.store(&policy, at(0)).unwrap();
+    let change = pending([received(ResourceType::Address, &[("a", "1")], &[])]);
+    fs::write(&cache.path, "something else").unwrap();
+    let stored = cache.store(&change, at(1));
+    assert!(
+        matches!(stored, Err(CacheError::Corrupt { .. })),
+        "{stored:?}"
+    );
+    fs::remove_file(&cache.path).unwrap();
+    let stored = cache.store(&change, at(1));
+    assert!(matches!(stored, Err(CacheError::Gone { .. })), "{stored:?}");
+    assert!(!cache.path.exists());
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");

@@ -545,18 +545,8 @@ const VARIABLES: &[(&str, &str, &str)] = &[
         "contradicts identityDir: certificates come from one place",
     ),
     ("SECRET_TTL", "a day", "a duration such as"),
-    (
-        "CRL_PATH",
-        "/crl.pem",
-        "checking of revocation lists is not part of this version",
-    ),
     ("FAKE_CA", "true", "corelane dev pki"),
     ("FAKE_CA", "maybe", "is not `true` or `false`"),
-    (
-        "ISTIO_META_DNS_CAPTURE",
-        "True",
-        "the DNS proxy is not part of this version",
-    ),
     (
         "ISTIO_META_DNS_PROXY_ADDR",
         "not-an-address",
@@ -614,9 +604,9 @@ const PROXY_CONFIGS: &[(&str, &str, &str)] = &[
         "statsPort: found a mapping",
     ),
     (
-        "proxyMetadata: {DNS_CAPTURE: 'true'}",
-        "1:30",
-        "DNS_CAPTURE: the DNS proxy is not part",
+        "proxyMetadata: {DNS_PROXY_ADDR: 'not-an-address'}",
+        "1:33",
+        "failed to parse DNS_PROXY_ADDR: not-an-address",
     ),
     ("proxyMetadata: {", "", ""),
 ];

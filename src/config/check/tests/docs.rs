@@ -8,7 +8,7 @@ const DOCUMENTATION: &str = include_str!("../../../../docs/configuration.md");
 
 /// Rows of the two tables of the documentation.
 fn rows() -> Vec<String> {
-    let file = "mode: node\nlocalState: s\nidentityDir: i\nshards: {count: 1}";
+    let file = "mode: node\nlocalState: s\nidentityDir: i\nshards: {count: 1, pin: false}";
     let defaults = with_file(file).unwrap().settings;
     let settings = SETTINGS
         .iter()
@@ -37,7 +37,6 @@ fn rows() -> Vec<String> {
     let unbuilt = VARIABLES.iter().map(|v| {
         let star = if v.name.ends_with('_') { "*" } else { "" };
         let (when, fate) = match v.rule {
-            Rule::RefuseValue => ("set", "refused"),
             Rule::RefuseTrue => ("`true`", "refused"),
             Rule::Warn => ("set", "warning"),
         };

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::tuning::{RingFlags, Steering, Tuning};
 
-const BASE: &str = "mode: node\nlocalState: s\nidentityDir: i\nshards: {count: 2}\n";
+const BASE: &str = "mode: node\nlocalState: s\nidentityDir: i\nshards: {count: 2, pin: true}\n";
 
 fn tuned(section: &str) -> Result<Tuning, String> {
     let checked = with_file(&format!("{BASE}tuning: {{{section}}}\n"));
@@ -69,7 +69,7 @@ fn values_beyond_the_bounds_are_refused_with_the_bounds() {
 #[test]
 fn steering_by_cpu_needs_pinned_shards() {
     let text = |pin: &str| {
-        let base = BASE.replace("count: 2", &format!("count: 2, pin: {pin}"));
+        let base = BASE.replace("pin: true", &format!("pin: {pin}"));
         with_file(&format!("{base}tuning: {{steering: cpu}}\n"))
     };
     assert!(text("true").is_ok());

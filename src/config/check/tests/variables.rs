@@ -27,7 +27,7 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("NETWORK", "n", Used),
     ("NODE_NAME", "n", Used),
     ("CLUSTER_ID", "c", Used),
-    ("CLUSTER_DOMAIN", "d", Warned),
+    ("CLUSTER_DOMAIN", "d", Used),
     ("TRUST_DOMAIN", "t", Used),
     ("POD_NAME", "p", Warned),
     ("POD_NAMESPACE", "p", Warned),
@@ -49,15 +49,15 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("SECRET_TTL", "24h", Warned),
     ("CORELANE_CA_RENEW_WITH_CERTIFICATE", "true", Warned),
     ("FAKE_CA", "true", Refused),
-    ("CRL_PATH", "/crl", Refused),
+    ("CRL_PATH", "/crl", Used),
     ("ISTIO_META_CLUSTER_ID", "c", Used),
     ("ISTIO_META_SOMETHING", "x", Warned),
-    ("ISTIO_META_DNS_CAPTURE", "true", Refused),
-    ("ISTIO_META_DNS_CAPTURE", "TRUE", Refused),
+    ("ISTIO_META_DNS_CAPTURE", "true", Used),
+    ("ISTIO_META_DNS_CAPTURE", "TRUE", Used),
     ("ISTIO_META_DNS_PROXY_ADDR", "not-an-address", Refused),
     ("ISTIO_META_DNS_PROXY_ADDR", "localhost:15053", Warned),
     ("ISTIO_METAJSON_LABELS", "{}", Warned),
-    ("PREFERED_SERVICE_NAMESPACE", "n", Warned),
+    ("PREFERED_SERVICE_NAMESPACE", "n", Used),
     ("LOCAL_XDS_PATH", "p", Used),
     ("LOCAL_XDS", "{}", Refused),
     ("PROXY_CONFIG", "concurrency: 3", Refused),
@@ -115,8 +115,6 @@ fn every_documented_variable_has_the_fate_it_should_have() {
                     .settings
                     .iter()
                     .any(|s| s.origin == Origin::Env(name.to_owned()));
-                // The one variable that is shown although only a DNS proxy uses it.
-                let used = used && name != "CLUSTER_DOMAIN";
                 let warned = checked.warnings.iter().any(from_it);
                 assert_eq!(
                     (used, warned),
@@ -298,6 +296,24 @@ fn an_authority_reaches_the_configuration_with_its_headers_and_defaults() {
 }
 
 #[test]
+fn the_file_says_all_about_an_authority_that_variables_say() {
+    let text = "mode: node\nlocalState: s\nca: {address: 'unix:/run/ca', rootCa: SYSTEM, altHostname: h, \
+                headers: [A=1, B=2], secretTtl: 90m, renewWithCertificate: true}\ncrlPath: crl.pem\n\
+                shards: {count: 1}";
+    let checked = with_file(text).unwrap();
+    assert_eq!(checked.warnings, []);
+    let crl_path = checked.config.crl_path.unwrap();
+    assert_eq!(crl_path.to_str(), Some("/etc/corelane/crl.pem"));
+    let authority = checked.config.authority.unwrap();
+    assert_eq!(authority.address.to_string(), "unix:/run/ca");
+    let names: Vec<_> = authority.headers.iter().map(|h| &*h.name).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(authority.ttl, Duration::from_mins(90));
+    assert_eq!(authority.alt_hostname.as_deref(), Some("h"));
+    assert!(authority.renew_with_certificate);
+}
+
+#[test]
 fn certificates_come_from_the_directory_or_the_authority_never_from_both() {
     let error = with_env(&[("CA_ADDRESS", "https://istiod:15012")]).unwrap_err();
     let text = error.to_string();
@@ -310,6 +326,20 @@ fn certificates_come_from_the_directory_or_the_authority_never_from_both() {
     assert!(checked.config.identity_dir.is_some() && checked.config.authority.is_none());
     let checked = with_authority(&[("CA_ADDRESS", ""), ("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
     assert_eq!(checked.unwrap().config.authority, None, "switched off");
+}
+
+#[test]
+fn the_file_knows_the_control_plane_too() {
+    let file = "mode: node\nidentityDir: i\nshards: {count: 1}\nxds: {address: 'unix:/run/xds', \
+                headers: [A=1, B=2], onDemand: true, cacheDir: kept}\nauthToken: t\n\
+                instance: {ip: 10.0.0.1}\n";
+    let checked = with_file(file).unwrap();
+    let discovery = checked.config.discovery.unwrap();
+    assert_eq!(discovery.address.to_string(), "unix:/run/xds");
+    assert_eq!(discovery.headers.len(), 2);
+    assert!(discovery.on_demand);
+    let kept = discovery.cache_dir.unwrap();
+    assert_eq!(kept, PathBuf::from("/etc/corelane/kept"), "beside the file");
 }
 
 #[test]

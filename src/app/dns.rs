@@ -1,0 +1,194 @@
+//! Names on a node: the DNS proxy, bound with the listeners, served beside the shards and drained with
+//! them; and the hostnames that shards ask for.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::lifecycle::StartError;
+use super::state::State;
+use crate::config::limits::{HOSTNAME_WAITERS_MAX, RESOLV_CONF_BYTES_MAX};
+use crate::config::raw::read_bounded;
+use crate::config::{Config, NodeMode};
+use crate::control::dns::hostnames::{Hostnames, count};
+use crate::control::dns::{
+    Client, NameServers, Proxy, Search, Settings, bind, serve_tcp, serve_udp,
+};
+use crate::control::readiness::{Readiness, Task};
+use crate::dataplane::hostnames::{Question, Questions};
+use crate::dataplane::shard::{Message, ShardMailbox};
+use crate::snapshot::Generation;
+
+/// What is bound and not yet served.
+#[derive(Debug)]
+pub(crate) struct Dns {
+    proxy: Option<Bound>,
+    questions: Questions,
+    asked: mpsc::Receiver<Question>,
+}
+
+/// Bound sockets of the proxy, and whom it asks.
+#[derive(Debug)]
+struct Bound {
+    sockets: Vec<(UdpSocket, TcpListener)>,
+    name_servers: NameServers,
+    task: Task,
+}
+
+/// What is served.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    servers: JoinSet<()>,
+    published: watch::Sender<Generation>,
+}
+
+impl Dns {
+    /// Binds the proxy's sockets, if it is on; then the node is not ready before it serves.
+    pub(crate) fn bind(config: &Config, readiness: &Readiness) -> Result<Self, StartError> {
+        let (questions, asked) = mpsc::channel(HOSTNAME_WAITERS_MAX);
+        let on = !config.listeners.dns.is_empty();
+        let proxy = on.then(|| bind_proxy(config, readiness.task("dns proxy")));
+        Ok(Self {
+            proxy: proxy.transpose()?,
+            questions,
+            asked,
+        })
+    }
+
+    /// For shards.
+    pub(crate) fn questions(&self) -> Questions {
+        self.questions.clone()
+    }
+
+    /// Serves until `stop` turns true. Must run within a `LocalSet`.
+    pub(crate) fn start(
+        self,
+        config: &Arc<Config>,
+        state: &State,
+        shards: Vec<ShardMailbox>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Serving, StartError> {
+        let answering = resolve_hostnames(Arc::clone(config), self.asked, shards);
+        tokio::task::spawn_local(answering);
+        let (published, changes) = watch::channel(state.current().generation());
+        let mut servers = JoinSet::new();
+        if let Some(Bound {
+            sockets,
+            name_servers,
+            task,
+        }) = self.proxy
+        {
+            let settings = settings(config, &name_servers);
+            let proxy = Proxy::new(settings, state.subscribe(), changes, &name_servers)
+                .map_err(|error| StartError::NameServers(error.to_string()))?;
+            let proxy = Arc::new(proxy);
+            for (udp, tcp) in sockets {
+                servers.spawn(serve_udp(udp, Arc::clone(&proxy), stop.clone()));
+                servers.spawn(serve_tcp(tcp, Arc::clone(&proxy), stop.clone()));
+            }
+            task.done(Instant::now());
+        }
+        Ok(Serving { servers, published })
+    }
+}
+
+impl Serving {
+    /// To be told the number of each snapshot that is published.
+    pub(crate) fn published(&self) -> watch::Sender<Generation> {
+        self.published.clone()
+    }
+
+    /// Waits until what was being answered when the node stopped is answered.
+    pub(crate) async fn ended(&mut self) {
+        while self.servers.join_next().await.is_some() {}
+    }
+}
+
+/// The name servers of the host.
+fn name_servers(config: &Config) -> Result<NameServers, String> {
+    let path = &config.dns.resolv_conf;
+    let text = read_bounded(path, RESOLV_CONF_BYTES_MAX).map_err(|error| error.to_string());
+    let servers = text.and_then(|text| NameServers::parse(&text).map_err(|e| e.to_string()));
+    servers.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn bind_proxy(config: &Config, task: Task) -> Result<Bound, StartError> {
+    let name_servers = name_servers(config).map_err(StartError::NameServers)?;
+    let mut sockets = Vec::new();
+    for addr in &config.listeners.dns {
+        let (what, addr) = ("dns proxy", *addr);
+        let bound = bind(addr).map_err(|source| StartError::Endpoint { what, addr, source })?;
+        let addr: SocketAddr = bound.1.local_addr().unwrap_or(addr);
+        tracing::info!(target: "corelane::app", address = %addr, component = what, "listener established");
+        sockets.push(bound);
+    }
+    Ok(Bound {
+        sockets,
+        name_servers,
+        task,
+    })
+}
+
+/// Answers what shards ask about hostnames, for ever.
+async fn resolve_hostnames(
+    config: Arc<Config>,
+    mut questions: mpsc::Receiver<Question>,
+    shards: Vec<ShardMailbox>,
+) {
+    let (mark, ipv6) = (config.socket.packet_mark, config.ipv6_enabled);
+    let made = name_servers(&config)
+        .and_then(|servers| Hostnames::new(&servers, mark, ipv6).map_err(|e| e.to_string()));
+    // Only a mesh with workloads known by hostname needs them, so this is no reason not to start.
+    let mut why_not = made.as_ref().err().cloned();
+    let hostnames = made.ok().map(Rc::new);
+    let mut answers = JoinSet::new();
+    loop {
+        let question = tokio::select! {
+            question = questions.recv() => question,
+            Some(_) = answers.join_next() => continue,
+        };
+        let Some(Question {
+            shard,
+            ticket,
+            host,
+            source,
+        }) = question
+        else {
+            return;
+        };
+        count(&source, &host);
+        let mailbox = shards[shard].clone();
+        let Some(hostnames) = hostnames.clone() else {
+            if let Some(error) = why_not.take() {
+                tracing::warn!(target: "corelane::dns", %host, %error, "no hostname can be resolved");
+            }
+            let _ended = mailbox.send(Message::Resolved(ticket, None));
+            continue;
+        };
+        answers.spawn_local(async move {
+            let answer = hostnames.resolve(&host).await.ok();
+            let _ended = mailbox.send(Message::Resolved(ticket, answer));
+        });
+    }
+}
+
+fn settings(config: &Config, name_servers: &NameServers) -> Settings {
+    Settings {
+        client: match &config.mode {
+            NodeMode::Dedicated { workload } => Client::Workload(workload.clone()),
+            NodeMode::Node | NodeMode::Shared(_) => Client::BySource,
+        },
+        search: Search::Listed(name_servers.search()),
+        cluster_domain: config.cluster_domain.to_ascii_lowercase().into(),
+        preferred_namespace: config.dns.preferred_service_namespace.clone(),
+        network: Arc::clone(&config.network),
+        ipv6: config.ipv6_enabled,
+        workload_wait: config.timeouts.workload_wait,
+        packet_mark: config.socket.packet_mark,
+    }
+}

@@ -1,0 +1,203 @@
+//! A certificate authority on loopback, over TLS: signs what it is asked for and says so.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc as blocking;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use corelane::model::identity::Identity;
+use corelane::proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
+use corelane::tls::dev_pki::{Authority, Leaf};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost_types::value::Kind;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+use tonic::body::Body;
+use tonic::server::UnaryService;
+use tonic::{Request, Response, Status};
+
+use crate::plane::PATIENCE;
+
+const METHOD: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+
+/// What it issued.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    pub(crate) identity: Identity,
+    /// PEM.
+    pub(crate) leaf: String,
+    pub(crate) token: Option<String>,
+}
+
+/// A running authority. Dropped, it is gone with all its connections.
+pub(crate) struct Ca {
+    pub(crate) authority: Arc<Authority>,
+    address: SocketAddr,
+    issued: blocking::Receiver<Issued>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Clone)]
+struct Signer {
+    authority: Arc<Authority>,
+    lifetime: Duration,
+    issued: blocking::Sender<Issued>,
+}
+
+impl UnaryService<IstioCertificateRequest> for Signer {
+    type Response = IstioCertificateResponse;
+    type Future = Ready<Result<Response<IstioCertificateResponse>, Status>>;
+
+    fn call(&mut self, request: Request<IstioCertificateRequest>) -> Self::Future {
+        ready(self.sign(request))
+    }
+}
+
+impl Signer {
+    fn sign(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let token = request.metadata().get("authorization");
+        let token = token.map(|token| token.to_str().unwrap().to_owned());
+        let request = request.into_inner();
+        let fields = request.metadata.unwrap_or_default().fields;
+        let asked = fields.get("ImpersonatedIdentity").cloned();
+        let Some(Kind::StringValue(asked)) = asked.and_then(|value| value.kind) else {
+            return Err(Status::invalid_argument("for whom?"));
+        };
+        let identity: Identity = asked.parse().unwrap();
+        let now = SystemTime::now();
+        let leaf = Leaf::new(&identity, now).valid(now, now + self.lifetime);
+        let leaf = self.authority.sign_request(&request.csr, &leaf).unwrap();
+        let root = self.authority.root_pem().to_owned();
+        let cert_chain = vec![leaf.clone(), root];
+        let issued = Issued {
+            identity,
+            leaf,
+            token,
+        };
+        // A test that has seen enough listens no more.
+        let _ = self.issued.send(issued);
+        Ok(Response::new(IstioCertificateResponse { cert_chain }))
+    }
+}
+
+impl Ca {
+    /// Listens on a port of its own; certificates live so long.
+    pub(crate) fn start(lifetime: Duration) -> Self {
+        let authority = Arc::new(Authority::new("mesh", SystemTime::now()).unwrap());
+        let (sender, issued) = blocking::channel();
+        let (stop, stopped) = oneshot::channel();
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = tls(&authority);
+        let signer = Signer {
+            authority: Arc::clone(&authority),
+            lifetime,
+            issued: sender,
+        };
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).unwrap();
+                tokio::select! {
+                    () = serve(listener, tls, signer) => {}
+                    _ = stopped => {}
+                }
+            });
+            runtime.shutdown_background();
+        });
+        Self {
+            authority,
+            address,
+            issued,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// As a setting.
+    pub(crate) fn url(&self) -> String {
+        format!("https://localhost:{}", self.address.port())
+    }
+
+    /// Puts its root where nodes can be told to find it.
+    pub(crate) fn write_root(&self, path: &Path) {
+        std::fs::write(path, self.authority.root_pem()).unwrap();
+    }
+
+    /// The next certificate it issues.
+    #[track_caller]
+    pub(crate) fn next(&self) -> Issued {
+        self.issued.recv_timeout(PATIENCE).expect("a request")
+    }
+
+    /// A certificate it has issued already.
+    pub(crate) fn try_next(&self) -> Option<Issued> {
+        self.issued.try_recv().ok()
+    }
+}
+
+impl Drop for Ca {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn tls(authority: &Authority) -> TlsAcceptor {
+    let nobody = Identity::new("cluster.local", "istio-system", "istiod");
+    let leaf = Leaf::new(&nobody, SystemTime::now()).hosts(&["localhost"]);
+    let issued = authority.issue(&leaf).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(issued.leaf.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let mut config = rustls::ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn serve(listener: TcpListener, tls: TlsAcceptor, signer: Signer) {
+    loop {
+        let (socket, _) = listener.accept().await.expect("a connection");
+        let (tls, signer) = (tls.clone(), signer.clone());
+        tokio::spawn(async move {
+            let Ok(session) = tls.accept(socket).await else {
+                return;
+            };
+            let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+                assert_eq!(request.uri().path(), METHOD);
+                let signer = signer.clone();
+                async move {
+                    let mut grpc = tonic::server::Grpc::new(tonic_prost::ProstCodec::default());
+                    let answer = grpc.unary(signer, request.map(Body::new)).await;
+                    Ok::<_, Infallible>(answer)
+                }
+            });
+            let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            // A node that goes away is not the authority's business.
+            let _ = http2.serve_connection(TokioIo::new(session), service).await;
+        });
+    }
+}
