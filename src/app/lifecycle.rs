@@ -146,8 +146,7 @@ async fn node(
     let (mut signals, descriptors) = begin()?;
     let readiness = Readiness::new(started);
     let home = prove_abilities(&config)?;
-    let state_task = readiness.task("state manager");
-    let proxy_task = readiness.task("proxy");
+    let [state_task, proxy_task] = ["state manager", "proxy"].map(|name| readiness.task(name));
     let recorder = recorder::install().map_err(|error| StartError::Log(error.to_string()))?;
     let state = State::load(&config).map_err(StartError::from)?;
     let certificates = Certificates::start(&config, &state.current()).await?;
@@ -205,15 +204,16 @@ async fn node(
     };
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
     let beside = Box::pin(background.beside(servers));
-    let ending = Ending {
-        quit: &quit,
+    let deadline = config.timeouts.drain;
+    let quit = &quit;
+    Ending {
+        quit,
         watchdog,
         stop,
-        deadline: config.timeouts.drain,
-    };
-    ending
-        .await_it(&mut shards, &mut names, &mut signals, beside)
-        .await
+        deadline,
+    }
+    .await_it(&mut shards, &mut names, &mut signals, beside)
+    .await
 }
 
 /// What comes before everything else: signals are caught, descriptors allowed.

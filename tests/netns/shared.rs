@@ -9,7 +9,7 @@ use corelane_harness::apps::{self, Server};
 use corelane_harness::clock;
 use corelane_harness::node::{Driver, REPORT_LIMIT};
 use corelane_harness::pki::spiffe;
-use corelane_harness::requirements::has_netns;
+use corelane_harness::requirements::{self, has_netns};
 use corelane_harness::shared::{OUTSIDE, Options, Shared};
 use rustix::process::Signal;
 
@@ -201,8 +201,8 @@ fn pods_that_come_and_go_leave_nothing_behind(driver: Driver) {
 #[ignore = "long: 110 pods, a thousand times"]
 fn a_hundred_pods_that_come_and_go_a_thousand_times_leave_nothing_behind() {
     if has_netns("a_hundred_pods") {
-        let rounds = std::env::var("SHARED_ROUNDS").map_or(Ok(1_000), |text| text.parse());
-        come_and_go(Driver::IoUring, 110, rounds.unwrap());
+        let rounds = requirements::number("SHARED_ROUNDS", 1_000);
+        come_and_go(Driver::IoUring, 110, u32::try_from(rounds).unwrap());
     }
 }
 
