@@ -11,6 +11,7 @@ pub mod limits;
 pub mod netns;
 pub mod pipe;
 pub mod process;
+pub mod program;
 pub mod ring;
 pub mod socket;
 pub mod steering;
