@@ -12,6 +12,7 @@ pub mod netns;
 pub mod packets;
 pub mod pipe;
 pub mod process;
+pub mod program;
 pub mod ring;
 pub mod socket;
 pub mod steering;

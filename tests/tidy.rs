@@ -1,5 +1,9 @@
 //! House rules that no lint covers: layers, place of unsafe code and of foreign types, file sizes and
-//! names, banned words, versions in Cargo.lock.
+//! names, banned words, versions in Cargo.lock, proofs of the conformance document.
+
+#[cfg(test)]
+#[path = "tidy/conformance.rs"]
+mod conformance;
 
 #[cfg(test)]
 mod rules {

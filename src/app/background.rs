@@ -19,6 +19,7 @@ use crate::control::zds::{self, view::View};
 use crate::dataplane::shard::{Message, ShardMailbox};
 use crate::snapshot::{Generation, Snapshot};
 use crate::sys::netns::Home;
+use crate::sys::program;
 use crate::telemetry::Hub;
 
 /// How often old series are dropped.
@@ -171,4 +172,9 @@ async fn open(
         broadcast(mailboxes, || Message::Open);
     }
     ready.done(Instant::now());
+    // From here on much less of the program runs than until now.
+    match program::release_code() {
+        Ok(bytes) => tracing::debug!(target: "corelane::app", bytes, "code given back"),
+        Err(error) => tracing::debug!(target: "corelane::app", %error, "code stays resident"),
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! [`Proxy`] answers for one client, a workload or all of a host, and serves any bound sockets. A query
 //! about the mesh is answered at once; one that has to wait, for the workload's record or for a name
-//! server, becomes a [`Pending`], of which there is a bounded number. Messages are hickory's; no other
+//! server, becomes a `Pending`, of which there is a bounded number. Messages are hickory's; no other
 //! module sees its types.
 
 mod forward;

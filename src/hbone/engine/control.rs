@@ -130,7 +130,6 @@ impl Connection {
             .collect();
         left_out.sort_unstable();
         for id in left_out {
-            self.unsent.retain(|unsent| *unsent != id);
             self.kill(id, &StreamError::GoneAway, Ended::ByUs);
         }
         Ok(())
@@ -153,11 +152,14 @@ impl Connection {
             self.share_credit();
             return Ok(());
         }
-        if !self.streams.contains_key(&id) {
+        let Some(stream) = self.streams.get(&id) else {
             return match self.unknown(id) {
                 Unknown::Idle => Err(Fault::protocol("WINDOW_UPDATE on an idle stream")),
                 Unknown::Gone(_) | Unknown::LeftOut => Ok(()),
             };
+        };
+        if matches!(stream.head, Head::Unsent(_)) {
+            return Err(Fault::protocol("WINDOW_UPDATE on an idle stream"));
         }
         if by == 0 {
             return self.stream_error(id, code::PROTOCOL_ERROR, "WINDOW_UPDATE by nothing");

@@ -2,6 +2,7 @@
 
 use super::connection::{Connection, Ended, Fault};
 use super::frame::{self, code};
+use super::state::Head;
 use crate::hbone::stream::StreamError;
 
 /// Streams whose end is remembered, to tell late frames from wrong ones.
@@ -20,6 +21,10 @@ impl Connection {
         };
         if stream.is_closed() {
             return;
+        }
+        if matches!(stream.head, Head::Unsent(_)) {
+            // The peer never hears of it.
+            self.unsent.retain(|unsent| *unsent != id);
         }
         stream.dead = Some(why.clone());
         if stream.recv.end.is_none() {
@@ -91,9 +96,6 @@ impl Connection {
         }
         if stream.counted {
             frame::write_reset(&mut self.control, id, code);
-        } else {
-            // The peer has never heard of it.
-            self.unsent.retain(|unsent| *unsent != id);
         }
         self.turn_due = true;
         self.kill(id, why, Ended::ByUs);

@@ -281,6 +281,42 @@ fn connection_credit_returns_for_parked_bytes_and_stream_credit_for_forwarded_on
 }
 
 #[test]
+fn a_stream_that_waits_for_the_peers_limit_is_idle_to_the_peer() {
+    for wrong in ["update", "update by nothing", "reset", "data", "headers"] {
+        let mut client = fuzz::connection(Role::Client, fuzz::settings(1 << 20));
+        let mut wire = Vec::new();
+        frame::write_settings(&mut wire, &[(3, 0)]);
+        receive(&mut client, &wire);
+        let id = client.open(b"\x02\x07CONNECT".to_vec()).unwrap();
+        let mut wire = Vec::new();
+        match wrong {
+            "update" => frame::write_window_update(&mut wire, id, 1),
+            "update by nothing" => frame::write_window_update(&mut wire, id, 0),
+            "reset" => frame::write_reset(&mut wire, id, code::CANCEL),
+            "data" => wire.extend(data(id, 1)),
+            _ => frame::write_headers(&mut wire, id, b"\x88", false, 1 << 14),
+        }
+        let fault = client.receive(Received::lent(&wire)).unwrap_err();
+        assert_eq!(fault.code, code::PROTOCOL_ERROR, "{wrong}");
+    }
+}
+
+#[test]
+fn a_stream_cut_before_it_was_sent_never_goes_out() {
+    let mut client = fuzz::connection(Role::Client, fuzz::settings(1 << 20));
+    let mut wire = Vec::new();
+    frame::write_settings(&mut wire, &[(3, 0)]);
+    receive(&mut client, &wire);
+    let id = client.open(b"\x02\x07CONNECT".to_vec()).unwrap();
+    client.reset(id, code::CANCEL, &StreamError::Closed);
+    let mut wire = Vec::new();
+    frame::write_settings(&mut wire, &[(3, 100)]);
+    receive(&mut client, &wire);
+    client.fill();
+    assert_eq!(client.active, 0);
+}
+
+#[test]
 fn windows_shrink_while_too_much_is_parked_and_grow_again() {
     let mut server = server(2, 100_000);
     let window = |frames: &[(u8, u8, u32, Vec<u8>)]| -> Vec<u32> {
