@@ -204,13 +204,11 @@ async fn node(
     };
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
     let beside = Box::pin(background.beside(servers));
-    let deadline = config.timeouts.drain;
-    let quit = &quit;
     Ending {
-        quit,
+        quit: &quit,
         watchdog,
         stop,
-        deadline,
+        deadline: config.timeouts.drain,
     }
     .await_it(&mut shards, &mut names, &mut signals, beside)
     .await
