@@ -1,6 +1,6 @@
-//! Interop with a released Envoy on loopback addresses, without privileges: Envoy opens tunnels to a
+//! Interop with a released Envoy. On loopback addresses, without privileges: Envoy opens tunnels to a
 //! node, a node opens tunnels to Envoy, and (so that the Envoy side itself is above suspicion) Envoy
-//! talks to Envoy. Needs `cargo xtask peers`; without it each test says "skipped", or fails if
+//! talks to Envoy. On captured hosts, as root: Envoy is the waypoint between nodes. Needs `cargo xtask peers`; without it each test says "skipped", or fails if
 //! `REQUIRE_PEERS=1`.
 
 /// The program under test.
@@ -19,3 +19,5 @@ mod node;
 mod outbound;
 #[cfg(test)]
 mod peer;
+#[cfg(test)]
+mod waypoint;
