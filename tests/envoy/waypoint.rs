@@ -4,6 +4,7 @@
 mod config;
 mod http_app;
 mod jwt;
+mod references;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
