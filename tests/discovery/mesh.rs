@@ -20,6 +20,7 @@ use crate::resources::{a_workload, workload};
 /// Addresses, certificates and the application.
 pub(crate) struct Mesh {
     pub(crate) dir: TempDir,
+    pub(crate) authority: Authority,
     block: Block,
     app: Server,
     app_port: u16,
@@ -38,6 +39,7 @@ impl Mesh {
         let app = Server::start_here(block.ip(2).into(), app_port, apps::echo);
         Self {
             dir,
+            authority,
             block,
             app,
             app_port,
