@@ -5,6 +5,7 @@ mod config;
 mod http_app;
 mod jwt;
 mod references;
+mod sandwich;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
