@@ -4,6 +4,7 @@
 mod config;
 mod http_app;
 mod jwt;
+mod load;
 mod references;
 mod sandwich;
 
