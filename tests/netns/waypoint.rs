@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
 use corelane_harness::apps::Server;
 use corelane_harness::fleet::Fleet;
+use corelane_harness::hosts::Family;
 use corelane_harness::node::{Driver, Node};
 use corelane_harness::pki::{Leaf, spiffe};
 use corelane_harness::state::{State, Workload, host_name};
@@ -50,9 +51,9 @@ impl Bed {
     }
 
     /// A tunnel to the node of `host`, from a client without one.
-    fn open(&self, host: &str) -> Tunnel {
+    fn open(&self, host: &str, family: Family) -> Tunnel {
         let certificate = self.fleet.authority.issue(&Leaf::for_account("client"));
-        let to = self.fleet.at(host, HBONE_PORT);
+        let to = SocketAddr::new(self.fleet.host(host).ip(family), HBONE_PORT);
         self.fleet.host("client").enter(|| {
             let mut tunnel = Tunnel::open(to, &certificate).unwrap();
             tunnel.start_http2().unwrap();
@@ -62,7 +63,11 @@ impl Bed {
 
     /// What whoever serves `authority` at `host` says, or the status of the refusal.
     fn ask(&self, host: &str, authority: &str) -> Result<String, Reply> {
-        let mut tunnel = self.open(host);
+        self.ask_over(Family::V4, host, authority)
+    }
+
+    fn ask_over(&self, family: Family, host: &str, authority: &str) -> Result<String, Reply> {
+        let mut tunnel = self.open(host, family);
         tunnel.connect(1, authority).unwrap();
         match tunnel.reply(1).unwrap() {
             Reply::Status(200) => {
@@ -194,6 +199,13 @@ fn an_authority_is_served_by_whom_it_names_or_by_its_waypoint_alone(driver: Driv
     }
 }
 
+fn ip(octets: &[u8]) -> IpAddr {
+    match <[u8; 4]>::try_from(octets) {
+        Ok(v4) => IpAddr::from(v4),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(octets).unwrap()),
+    }
+}
+
 /// Says what the PROXY header in front of the bytes holds: `SOURCE DESTINATION IDENTITY`, as far as
 /// they are there, and where the connection comes from.
 fn tells_header(mut stream: TcpStream) {
@@ -203,17 +215,20 @@ fn tells_header(mut stream: TcpStream) {
     assert_eq!(head[..13], *b"\r\n\r\n\0\r\nQUIT\n\x21");
     let mut rest = vec![0; usize::from(u16::from_be_bytes([head[14], head[15]]))];
     stream.read_exact(&mut rest).unwrap();
-    let (addresses, fields) = match head[13] {
-        0x11 => rest.split_at(12),
-        0x01 => rest.split_at(0),
+    let octets = match head[13] {
+        0x11 => 4,
+        0x21 => 16,
+        0x01 => 0,
         other => panic!("family {other:#x}"),
     };
-    let mut said = match *addresses {
-        [a, b, c, d, e, f, g, h, _, _, high, low] => {
-            let port = u16::from_be_bytes([high, low]);
-            format!("{a}.{b}.{c}.{d} {e}.{f}.{g}.{h}:{port}")
-        }
-        _ => "- -".to_owned(),
+    let ports = if octets == 0 { 0 } else { 4 };
+    let (addresses, fields) = rest.split_at(2 * octets + ports);
+    let mut said = if octets == 0 {
+        "- -".to_owned()
+    } else {
+        let (source, target) = (ip(&addresses[..octets]), ip(&addresses[octets..2 * octets]));
+        let port = u16::from_be_bytes([addresses[2 * octets + 2], addresses[2 * octets + 3]]);
+        format!("{source} {}", SocketAddr::new(target, port))
     };
     if let [0xd0, high, low, value @ ..] = fields {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
@@ -243,6 +258,11 @@ fn what_is_behind_a_waypoint_is_told_who_calls_and_what_was_asked(driver: Driver
     // Another family than the client's: no addresses, and the identity all the same.
     let expected = format!("- - {identity} dialled from 127.0.0.1");
     assert_eq!(bed.ask(PROXIED, "[fd96::10]:8080"), Ok(expected));
+    // Over IPv6, to a service of that family.
+    let client = bed.fleet.host("client").v6();
+    let expected = format!("{client} [fd96::10]:8080 {identity} dialled from ::1");
+    let answer = bed.ask_over(Family::V6, PROXIED, "[fd96::10]:8080");
+    assert_eq!(answer, Ok(expected));
     // Our own port, though it would be overridden.
     let own_port = format!("{own}:{HBONE_PORT}");
     assert_eq!(bed.ask(PROXIED, &own_port), Err(Reply::Status(503)));

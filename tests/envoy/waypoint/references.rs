@@ -10,6 +10,7 @@ use corelane_harness::apps::{self, Server};
 use corelane_harness::clock;
 use corelane_harness::fleet::Fleet;
 use corelane_harness::node::{Node, REPORT_LIMIT};
+use corelane_harness::pki::spiffe;
 use corelane_harness::state::{State, host_name};
 
 use super::config::Waypoint;
@@ -24,6 +25,8 @@ const NOTICED: Duration = Duration::from_secs(10);
 /// Accounts of the waypoints; all are on one host and in one Envoy.
 const WAYPOINTS: [&str; 3] = ["left", "right", "idle"];
 
+/// Address of a service without endpoints.
+const EMPTY: Ipv4Addr = Ipv4Addr::new(10, 96, 1, 99);
 /// A reference that leads nowhere.
 const NOWHERE: &str = "default/nowhere.example";
 
@@ -38,6 +41,15 @@ struct Bed {
 
 impl Bed {
     fn start(envoy: &Path, state: impl FnOnce(&Fleet, State) -> State) -> Self {
+        Self::start_as(envoy, WAYPOINTS, state)
+    }
+
+    /// The waypoints have the certificates of these accounts.
+    fn start_as(
+        envoy: &Path,
+        accounts: [&str; 3],
+        state: impl FnOnce(&Fleet, State) -> State,
+    ) -> Self {
         let fleet = Fleet::new(CORELANE, &["client", "waypoint", "server"]);
         let ips = [
             fleet.ip("waypoint"),
@@ -48,7 +60,7 @@ impl Bed {
         let server_at = fleet.at("server", APP_PORT);
         let envoy = ips
             .iter()
-            .zip(WAYPOINTS)
+            .zip(accounts)
             .fold(
                 Waypoint::new(&fleet, "waypoint"),
                 |config, (ip, account)| {
@@ -150,8 +162,9 @@ fn server(fleet: &Fleet, state: State, services: &[String]) -> State {
             let SocketAddr::V4(vip) = service(at) else {
                 unreachable!("IPv4")
             };
+            let vips = [IpAddr::V4(*vip.ip()), service_v6(at).ip()];
             state
-                .service(name, &[IpAddr::V4(*vip.ip())], SERVICE_PORT, APP_PORT)
+                .service(name, &vips, SERVICE_PORT, APP_PORT)
                 .service_with(setting)
         })
 }
@@ -160,6 +173,12 @@ fn server(fleet: &Fleet, state: State, services: &[String]) -> State {
 fn service(at: usize) -> SocketAddr {
     let last = u8::try_from(at + 1).unwrap();
     SocketAddr::from(([10, 96, 1, last], SERVICE_PORT))
+}
+
+/// Its other address.
+fn service_v6(at: usize) -> SocketAddr {
+    let last = u16::try_from(at + 1).unwrap();
+    SocketAddr::from(([0xfd96, 0, 0, 0, 0, 0, 1, last], SERVICE_PORT))
 }
 
 #[test]
@@ -184,19 +203,55 @@ fn a_service_finds_its_waypoint_by_every_form_of_reference_or_is_closed() {
         ]
     };
     let bed = Bed::start(&envoy, |fleet, state| {
-        let settings =
-            rows(fleet.ip("waypoint")).map(|(reference, _)| format!("waypoint: {reference}"));
+        let settings = rows(fleet.ip("waypoint")).map(|(to, _)| format!("waypoint: {to}"));
         server(fleet, state, &settings)
+            .service("empty", &[EMPTY.into()], SERVICE_PORT, APP_PORT)
+            .service_with(&settings[0])
     });
     for (at, (reference, expected)) in rows(bed.ips[0]).into_iter().enumerate() {
         match expected {
-            Ok(waypoint) => bed.check_through(service(at), waypoint),
+            Ok(waypoint) => {
+                bed.check_through(service(at), waypoint);
+                // The waypoint has IPv4 alone, which carries what was meant for IPv6.
+                bed.check_through(service_v6(at), waypoint);
+            }
             Err(name) => {
                 let error = format!("unknown waypoint: waypoint {name} not found");
                 bed.check_unknown(service(at), &error);
             }
         }
         assert!(bed.client.is_ready(), "{reference}");
+    }
+    // What is behind a waypoint is the waypoint's business.
+    bed.check_through((EMPTY, SERVICE_PORT).into(), 1);
+}
+
+#[test]
+fn a_waypoint_is_believed_with_its_own_identity_or_one_its_service_vouches_for() {
+    let name = "a_waypoint_is_believed_with_its_own_identity_or_one_its_service_vouches_for";
+    let Some(envoy) = super::envoy(name) else {
+        return;
+    };
+    let accounts = ["left", "impostor", "deputy"];
+    let by_name = |name: &str| format!("waypoint: {}", reference(&format!("default/{name}")));
+    let bed = Bed::start_as(&envoy, accounts, |fleet, state| {
+        let vouched = format!("subjectAltNames: [{}]", spiffe("cluster.local", "deputy"));
+        let state = state.service_with(&vouched);
+        let services = ["left", "right", "idle"].map(|name| by_name(&host_name(name)));
+        // The workload alone vouches for nobody else.
+        let services = [&services[..], &[by_name("idle.example")]].concat();
+        server(fleet, state, &services)
+    });
+    for (at, believed) in [(0, true), (1, false), (2, true), (3, false)] {
+        let before = bed.app.accepted();
+        assert_eq!(bed.works(service(at)), believed, "service {at}");
+        if !believed {
+            assert_eq!(bed.app.accepted(), before, "the application was reached");
+            let asked = service(at).to_string();
+            let fields = [("dst.hbone_addr", &*asked), ("direction", "outbound")];
+            let line = bed.client.wait_access_line("connection complete", &fields);
+            assert_eq!(line.level, "error", "{line:?}");
+        }
     }
 }
 
