@@ -4,11 +4,12 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
-use corelane_harness::apps::Server;
+use corelane_harness::apps::{self, Server};
 use corelane_harness::fleet::Fleet;
 use corelane_harness::hosts::Family;
 use corelane_harness::node::{Driver, Node};
 use corelane_harness::pki::{Leaf, spiffe};
+use corelane_harness::shared::{self, Shared};
 use corelane_harness::state::{State, Workload, host_name};
 use corelane_harness::wire::{Reply, Tunnel};
 
@@ -31,6 +32,7 @@ with_both_drivers!(
     an_authority_is_served_by_whom_it_names_or_by_its_waypoint_alone,
     what_is_behind_a_waypoint_is_told_who_calls_and_what_was_asked,
     what_is_behind_a_waypoint_is_dialled_on_loopback_unless_that_is_off,
+    a_waypoint_that_is_a_pod_of_a_shared_node_is_reached_in_its_own_namespace,
 );
 
 struct Bed {
@@ -284,4 +286,39 @@ fn what_is_behind_a_waypoint_is_dialled_on_loopback_unless_that_is_off(driver: D
         let expected = format!("{client} {asked} {identity} dialled from {from}");
         assert_eq!(bed.ask(PROXIED, &asked.to_string()), Ok(expected), "{text}");
     }
+}
+
+fn a_waypoint_that_is_a_pod_of_a_shared_node_is_reached_in_its_own_namespace(driver: Driver) {
+    let pods = ["caller", "waypoint"];
+    let options = shared::Options {
+        driver,
+        pods: &pods,
+        policies: &[],
+        env: &[],
+    };
+    let to_waypoint = "{destination: default/waypoint.example, hboneMtlsPort: 15008}";
+    let shared = Shared::start_with(CORELANE, &options, |state| {
+        state
+            .workload_with("hostname: waypoint.example")
+            .workload_with(&format!(
+                "applicationTunnel: {{protocol: PROXY, port: {INNER_PORT}}}"
+            ))
+            .service("behind", &[SERVICE.into()], 80, APP_PORT)
+            .service_with(&format!("waypoint: {to_waypoint}"))
+    });
+    shared.serve(&pods);
+    // What listens at the same place of the node's own namespace has nothing to do with it.
+    let wrong = Server::start(&shared.host("node"), INNER_PORT, tells_header);
+    let _inner = Server::start(&shared.host("waypoint"), INNER_PORT, tells_header);
+    let caller = shared.host("caller");
+    let identity = spiffe("cluster.local", "caller");
+    for asked in [
+        SocketAddr::from((SERVICE, 80)),
+        shared.at("waypoint", APP_PORT),
+    ] {
+        let answer = caller.enter(|| apps::exchange(asked, b"")).unwrap();
+        let expected = format!("{} {asked} {identity} dialled from 127.0.0.1", caller.v4());
+        assert_eq!(String::from_utf8(answer).unwrap(), expected);
+    }
+    assert_eq!(wrong.accepted(), 0);
 }
