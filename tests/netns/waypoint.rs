@@ -71,13 +71,12 @@ impl Bed {
     fn ask_over(&self, family: Family, host: &str, authority: &str) -> Result<String, Reply> {
         let mut tunnel = self.open(host, family);
         tunnel.connect(1, authority).unwrap();
-        match tunnel.reply(1).unwrap() {
-            Reply::Status(200) => {
-                let answer = tunnel.receive_data(1).unwrap();
-                Ok(String::from_utf8(answer).unwrap())
-            }
-            refusal => Err(refusal),
+        let reply = tunnel.reply(1).unwrap();
+        if reply != Reply::Status(200) {
+            return Err(reply);
         }
+        let answer = tunnel.receive_data(1).unwrap();
+        Ok(String::from_utf8(answer).unwrap())
     }
 }
 

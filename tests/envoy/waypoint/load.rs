@@ -16,7 +16,7 @@ use corelane_harness::state::{State, host_name};
 use super::config::Waypoint;
 use super::{SERVICE, SERVICE_PORT, reference, workload};
 use crate::CORELANE;
-use crate::mesh::{APP_PORT, HBONE_PORT};
+use crate::mesh::{APP_PORT, HBONE_PORT, check_bytes};
 use crate::peer::Envoy;
 
 /// A file change must be in force by then.
@@ -146,6 +146,27 @@ fn connect_again_and_again(forbidden: SocketAddr, seen: &Seen) {
         assert!(closed, "{refused:?}");
         seen.rounds.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+#[test]
+fn bytes_and_half_closes_pass_a_waypoint_in_both_directions() {
+    let name = "bytes_and_half_closes_pass_a_waypoint_in_both_directions";
+    let Some(envoy) = super::envoy(name) else {
+        return;
+    };
+    let fleet = Fleet::new(CORELANE, &["client", "waypoint", "server"]);
+    let _ = fleet.add_ip("waypoint", 3);
+    fleet.publish(&state(&fleet, Stage::Right).to_yaml());
+    let _envoy = waypoints(&fleet, &envoy);
+    let _app = Server::start(&fleet.host("server"), APP_PORT, apps::echo);
+    let _server = fleet.start_node("server", &[]);
+    let client = fleet.start_node("client", &[]);
+    let to = SocketAddr::from((SERVICE, SERVICE_PORT));
+    fleet.host("client").enter(|| check_bytes(to));
+    let fields = [("direction", "outbound"), ("dst.workload", "right")];
+    let _ = client.wait_access_line("connection complete", &fields);
+    let lines = client.access_lines();
+    assert!(lines.iter().all(|line| line.has(&fields)), "{lines:?}");
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn an_envoy_behind_a_node_learns_who_calls_and_what_for_and_its_traffic_is_not_s
     let answer = client.enter(|| http::request("GET", server, "/workload"));
     assert_eq!(answer.unwrap().body, "server /workload");
     let service = format!("{SERVICE}:{SERVICE_PORT}");
-    for asked in [service.clone(), server.to_string()] {
+    for asked in [service, server.to_string()] {
         let fields = [("dst.hbone_addr", &*asked), ("dst.addr", &waypoint_at)];
         let _ = bed.client.wait_access_line("connection complete", &fields);
         bed.envoy.wait_access_line(&[
