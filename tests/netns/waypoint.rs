@@ -21,17 +21,24 @@ const HBONE_PORT: u16 = 15_008;
 const INNER_PORT: u16 = 15_088;
 /// Address of the service of [`SERVER`].
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// Address of one more service.
+const OTHER_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 11);
 
 const SERVER: &str = "server";
 /// The waypoint that takes bytes as they are.
 const BARE: &str = "bare";
 /// The waypoint that wants a PROXY header.
 const PROXIED: &str = "proxied";
+/// The workload whose tunnel says a port and no protocol.
+const PORTED: &str = "ported";
+/// That port.
+const PORTED_PORT: u16 = 9_000;
 
 with_both_drivers!(
     an_authority_is_served_by_whom_it_names_or_by_its_waypoint_alone,
     what_is_behind_a_waypoint_is_told_who_calls_and_what_was_asked,
     what_is_behind_a_waypoint_is_dialled_on_loopback_unless_that_is_off,
+    a_tunnel_without_protocol_leads_to_its_port_and_changes_no_byte,
     a_waypoint_that_is_a_pod_of_a_shared_node_is_reached_in_its_own_namespace,
 );
 
@@ -42,7 +49,7 @@ struct Bed {
 
 impl Bed {
     fn start(driver: Driver, hosts: &[&str], env: &[(&str, &str)]) -> Self {
-        let fleet = Fleet::new(CORELANE, &["client", SERVER, BARE, PROXIED]);
+        let fleet = Fleet::new(CORELANE, &["client", SERVER, BARE, PROXIED, PORTED]);
         fleet.publish(&state(&fleet).to_yaml());
         let env = [&[("CORELANE_DRIVER", driver.as_str())], env].concat();
         let nodes = hosts.iter().map(|host| fleet.start_node(host, &env));
@@ -128,6 +135,10 @@ fn state(fleet: &Fleet) -> State {
         .workload(&workload(PROXIED, &fleet.ips(PROXIED), &[]))
         .workload_with(&format!(
             "applicationTunnel: {{protocol: PROXY, port: {INNER_PORT}}}"
+        ))
+        .workload(&workload(PORTED, &fleet.ips(PORTED), &[]))
+        .workload_with(&format!(
+            "applicationTunnel: {{protocol: NONE, port: {PORTED_PORT}}}"
         ))
         .service(SERVER, &one(SERVICE), 80, APP_PORT)
         .service(BARE, &one([10, 96, 0, 30].into()), HBONE_PORT, HBONE_PORT);
@@ -287,6 +298,21 @@ fn what_is_behind_a_waypoint_is_dialled_on_loopback_unless_that_is_off(driver: D
     }
 }
 
+fn a_tunnel_without_protocol_leads_to_its_port_and_changes_no_byte(driver: Driver) {
+    let bed = Bed::start(driver, &[PORTED], &[]);
+    let host = bed.fleet.host(PORTED);
+    let _inner = Server::start(&host, PORTED_PORT, |mut stream| {
+        let ends = [stream.peer_addr(), stream.local_addr()];
+        let [from, to] = ends.map(|end| end.unwrap().ip().to_canonical());
+        let _ = stream.write_all(format!("{from} to {to}").as_bytes());
+    });
+    let (client, own) = (bed.fleet.ip("client"), bed.fleet.ip(PORTED));
+    for asked in [own, SERVICE] {
+        let answer = bed.ask(PORTED, &format!("{asked}:{APP_PORT}"));
+        assert_eq!(answer, Ok(format!("{client} to {own}")));
+    }
+}
+
 fn a_waypoint_that_is_a_pod_of_a_shared_node_is_reached_in_its_own_namespace(driver: Driver) {
     let pods = ["caller", "waypoint"];
     let options = shared::Options {
@@ -295,6 +321,7 @@ fn a_waypoint_that_is_a_pod_of_a_shared_node_is_reached_in_its_own_namespace(dri
         policies: &[],
         env: &[],
     };
+    let uid = "cluster1//Pod/default/waypoint";
     let to_waypoint = "{destination: default/waypoint.example, hboneMtlsPort: 15008}";
     let shared = Shared::start_with(CORELANE, &options, |state| {
         state
@@ -304,6 +331,16 @@ fn a_waypoint_that_is_a_pod_of_a_shared_node_is_reached_in_its_own_namespace(dri
             ))
             .service("behind", &[SERVICE.into()], 80, APP_PORT)
             .service_with(&format!("waypoint: {to_waypoint}"))
+            // A service without the port leads there too, since the workload has a tunnel.
+            .service("portless", &[], 80, 80)
+            .service_with(&format!(
+                "endpoints: {{\"{uid}\": {{workloadUid: {uid}, port: {{}}, status: Healthy}}}}"
+            ))
+            .service("behind-portless", &[OTHER_SERVICE.into()], 80, APP_PORT)
+            .service_with(&format!(
+                "waypoint: {{destination: default/{}, hboneMtlsPort: 15008}}",
+                host_name("portless")
+            ))
     });
     shared.serve(&pods);
     // What listens at the same place of the node's own namespace has nothing to do with it.
@@ -313,6 +350,7 @@ fn a_waypoint_that_is_a_pod_of_a_shared_node_is_reached_in_its_own_namespace(dri
     let identity = spiffe("cluster.local", "caller");
     for asked in [
         SocketAddr::from((SERVICE, 80)),
+        SocketAddr::from((OTHER_SERVICE, 80)),
         shared.at("waypoint", APP_PORT),
     ] {
         let answer = caller.enter(|| apps::exchange(asked, b"")).unwrap();
