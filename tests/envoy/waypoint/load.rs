@@ -159,8 +159,9 @@ fn bytes_and_half_closes_pass_a_waypoint_in_both_directions() {
     fleet.publish(&state(&fleet, Stage::Right).to_yaml());
     let _envoy = waypoints(&fleet, &envoy);
     let _app = Server::start(&fleet.host("server"), APP_PORT, apps::echo);
-    let _server = fleet.start_node("server", &[]);
-    let client = fleet.start_node("client", &[]);
+    let epoll = [("CORELANE_DRIVER", "epoll")];
+    let _server = fleet.start_node("server", &epoll);
+    let client = fleet.start_node("client", &epoll);
     let to = SocketAddr::from((SERVICE, SERVICE_PORT));
     fleet.host("client").enter(|| check_bytes(to));
     let fields = [("direction", "outbound"), ("dst.workload", "right")];
