@@ -8,13 +8,16 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use corelane_harness::requirements;
 use tempfile::TempDir;
 
+/// What its certificate calls it.
+const NAME: &str = "istiod.istio-system.svc";
+
 /// The control plane; it ends with this value.
 pub(crate) struct Cluster {
     program: PathBuf,
     process: Child,
     lines: BufReader<ChildStdout>,
-    pub(crate) xds: String,
-    pub(crate) authority: String,
+    xds: String,
+    authority: String,
     dir: TempDir,
 }
 
@@ -53,6 +56,19 @@ impl Cluster {
     /// For files of the test.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// How a node reaches and believes it.
+    pub(crate) fn environment(&self) -> [(&'static str, &str); 7] {
+        [
+            ("CLUSTER_ID", "Kubernetes"),
+            ("XDS_ADDRESS", &self.xds),
+            ("CA_ADDRESS", &self.authority),
+            ("XDS_ROOT_CA", "root.pem"),
+            ("CA_ROOT_CA", "root.pem"),
+            ("ALT_XDS_HOSTNAME", NAME),
+            ("ALT_CA_HOSTNAME", NAME),
+        ]
     }
 
     /// The rest of the next line, which must begin so.

@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use corelane_harness::apps::{self, Server};
-use corelane_harness::clock;
 use corelane_harness::loopback::Block;
 use corelane_harness::node::{Addresses, Node};
+use corelane_harness::{clock, http, requirements};
 use serde_json::Value;
 
 use crate::CORELANE;
@@ -131,15 +131,9 @@ forwards: {forwards}
         .env("POD_NAME", name)
         .env("POD_NAMESPACE", "default")
         .env("INSTANCE_IP", block.ip(last).to_string())
-        .env("CLUSTER_ID", "Kubernetes")
-        .env("XDS_ADDRESS", &cluster.xds)
-        .env("CA_ADDRESS", &cluster.authority)
-        .env("XDS_ROOT_CA", "root.pem")
-        .env("CA_ROOT_CA", "root.pem")
-        .env("ALT_XDS_HOSTNAME", "istiod.istio-system.svc")
-        .env("ALT_CA_HOSTNAME", "istiod.istio-system.svc")
         .env("AUTH_TOKEN", &token)
         .env("RUST_LOG", "info,corelane::xds=debug")
+        .envs(cluster.environment())
         .envs(env.iter().copied());
     Node::launch(name, command, None, addresses, dir)
 }
@@ -264,6 +258,65 @@ fn on_demand_only_what_is_used_is_asked_for() {
     };
     assert!(mesh.answers(80));
     assert!(entry(&mesh.client, "services", "name", "server").is_some());
+}
+
+#[test]
+fn a_shared_node_gets_the_certificates_of_the_pods_on_its_node_only() {
+    const TEST: &str = "a_shared_node_gets_the_certificates";
+    if !requirements::has_netns(TEST) {
+        return;
+    }
+    let Some(mut cluster) = Cluster::start(TEST) else {
+        return;
+    };
+    let block = Block::take();
+    let mut objects = objects::namespace("default") + &objects::node_proxy("proxy", "client");
+    for (name, last) in [("client", 1), ("server", 2)] {
+        objects += &objects::node(name, "here", "z1");
+        objects += &objects::pod(name, block.ip(last));
+    }
+    cluster.apply(&objects);
+    let addresses = Addresses::at(block.ip(1));
+    let config = format!(
+        "listeners: {{admin: \"{}\", stats: \"{}\", readiness: \"{}\"}}",
+        addresses.admin, addresses.stats, addresses.readiness
+    );
+    let dir = cluster.dir();
+    fs::write(dir.join("shared.yaml"), config).unwrap();
+    // What a token of Kubernetes says: whose it is, and of which pod.
+    let token =
+        "spiffe://cluster.local/ns/istio-system/sa/ztunnel istio-system/proxy/uid-proxy/ztunnel";
+    let mut command = Command::new(CORELANE);
+    command
+        .args(["proxy", "ztunnel", "--config", "shared.yaml"])
+        .current_dir(dir)
+        .env_clear()
+        .env("PROXY_MODE", "shared")
+        .env("INPOD_UDS", "nobody.sock")
+        .env("NODE_NAME", "client")
+        .env("POD_NAME", "proxy")
+        .env("POD_NAMESPACE", "istio-system")
+        .env("AUTH_TOKEN", token)
+        .envs(cluster.environment());
+    let admin = addresses.admin;
+    let _node = Node::launch("shared", command, None, addresses, dir);
+    let certificates = clock::wait_for("a certificate", PATIENCE, || {
+        let answer = http::request("GET", admin, "/config_dump").ok()?;
+        let dump: Value = serde_json::from_str(&answer.body).unwrap();
+        let certificates = dump["certificates"].as_array()?.clone();
+        let settled = certificates
+            .iter()
+            .any(|one| one["state"] != "Initializing");
+        settled.then_some(certificates)
+    });
+    let [certificate] = certificates.as_slice() else {
+        panic!("{certificates:?}");
+    };
+    assert_eq!(
+        certificate["identity"],
+        "spiffe://cluster.local/ns/default/sa/client"
+    );
+    assert_eq!(certificate["state"], "Available");
 }
 
 #[test]

@@ -54,6 +54,22 @@ status:
     )
 }
 
+/// The pod of a shared node, on a node of the cluster, as it calls itself to the authority.
+pub(crate) fn node_proxy(name: &str, on: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: istio-system, uid: uid-{name}}}
+spec:
+  nodeName: {on}
+  serviceAccountName: ztunnel
+  containers: [{{name: proxy, image: none}}]
+status: {{phase: Running}}
+"
+    )
+}
+
 /// A service with that address for pods labelled `app: NAME`; port 80 is their port 8080, port 81 the
 /// one they call `web`.
 pub(crate) fn service(name: &str, vip: Ipv4Addr) -> String {
