@@ -215,6 +215,15 @@ fn a_gateway_or_a_server_with_another_name_is_refused() {
     let error = line.field("error");
     assert!(error.contains("identity verification error"), "{line:?}");
     assert!(error.contains("outer tunnel, to the gateway"), "{line:?}");
+    let ignorant = config::start(&mesh, &mesh.issue("gateway"), "elsewhere.example:80");
+    check_refused(mesh.entry_at(), &app);
+    drop(ignorant);
+    let error = "http status: 404 Not Found (outer tunnel";
+    clock::wait_for("the gateway's answer in the log", REPORT_LIMIT, || {
+        let lines = client.access_lines();
+        let mut errors = lines.iter().map(|line| line.field("error"));
+        errors.find(|found| found.starts_with(error)).map(drop)
+    });
     let _gateway = start_gateway(&mesh);
     check_bytes(mesh.entry_at());
     drop(client);
