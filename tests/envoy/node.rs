@@ -79,7 +79,9 @@ pub(crate) fn start_as(mesh: &Mesh, setup: &Setup<'_>) -> Node {
     replace_file(&state, setup.state);
     let addresses = Addresses::at(setup.ip);
     let at = |port| SocketAddr::from((setup.ip, port));
-    let inbound = setup.inbound.map_or("off".to_owned(), |at| at.to_string());
+    let inbound = setup
+        .inbound
+        .map_or_else(|| "off".to_owned(), |at| at.to_string());
     let forwards = setup.forward.map_or_else(String::new, |(listen, to)| {
         format!("{{listen: \"{listen}\", to: \"{to}\"}}")
     });

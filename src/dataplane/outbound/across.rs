@@ -4,7 +4,7 @@
 //! The gateway forwards what it cannot read. Who answers behind it proves so in a handshake of its own,
 //! and only names that the service vouches for are accepted there.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -121,6 +121,7 @@ async fn cross(shard: &Rc<Shard>, crossing: Crossing<'_>) -> Result<Crossed, Clo
     let outer = Rc::new(Outer {
         stream: RefCell::new(stream),
         lease,
+        ended: Cell::new(false),
     });
     request.forwarded_network = Some(shard.config.network.to_string());
     match enter(shard, (gateway, expected), &outer, &request).await {
@@ -145,6 +146,9 @@ async fn enter(
         Err(reason) => {
             let counters = shard.telemetry.counters();
             counters.tunnels_client_failed.add(1);
+            // The application need not wait for it.
+            let (ours, outer) = (Rc::clone(shard), Rc::clone(outer));
+            shard.spawn(async move { outer.part(&ours).await }, || {});
             return Err(reason);
         }
     };
@@ -199,25 +203,18 @@ impl Inner {
                 self.tunnel.revoke();
             }
         };
-        let whole = async {
-            match rt::race(driver, cut).await {
-                First::Left(Ok(())) => {
-                    // The node behind the gateway ends its side once it has read our last words; one
-                    // that has not after as long as a PING may take will not.
-                    let patience = self.shard.config.timeouts.ping;
-                    rt::within(patience, self.outer.ended()).await;
+        let end = rt::race(driver, cut);
+        match rt::race(self.shard.force.wait(), end).await {
+            First::Right(First::Left(Ok(()))) => self.outer.part(&self.shard).await,
+            First::Right(First::Left(Err(error))) => {
+                tracing::debug!(target: "corelane::across", %error, "inner tunnel ended");
+                // Its stream learns of the end after this task, and why by its lease.
+                if self.outer.lease.is_revoked() {
+                    self.tunnel.revoke();
                 }
-                First::Left(Err(error)) => {
-                    tracing::debug!(target: "corelane::across", %error, "inner tunnel ended");
-                    // Its stream learns of the end after this task, and why by its lease.
-                    if self.outer.lease.is_revoked() {
-                        self.tunnel.revoke();
-                    }
-                }
-                First::Right(()) => {}
             }
-        };
-        rt::race(self.shard.force.wait(), whole).await;
+            First::Left(()) | First::Right(First::Right(())) => {}
+        }
     }
 }
 
@@ -225,19 +222,26 @@ impl Inner {
 struct Outer {
     stream: RefCell<Stream>,
     lease: Lease,
+    /// Our side of the stream has ended in order.
+    ended: Cell<bool>,
 }
 
 impl Outer {
-    /// Waits for the gateway's end of the stream. Dropped before, the stream would be reset, and with
-    /// it what is still on its way to the gateway.
-    async fn ended(&self) {
+    /// Waits for the gateway's end of the stream after ours. Dropped before, the stream would be reset,
+    /// and with it our last words on their way to the gateway. The node behind it ends its side once it
+    /// has read them; one that has not after as long as a PING may take will not.
+    async fn part(&self, shard: &Shard) {
+        if !self.ended.get() {
+            return;
+        }
         let mut rest = [0; 256];
-        poll_fn(|cx| {
+        let end = poll_fn(|cx| {
             // Ends: the stream holds no more than its window.
             while ready!(self.stream.borrow_mut().poll_recv(cx, &mut rest)).is_ok_and(|n| n > 0) {}
             Poll::Ready(())
-        })
-        .await;
+        });
+        let patience = rt::within(shard.config.timeouts.ping, end);
+        rt::race(shard.force.wait(), patience).await;
     }
 }
 
@@ -272,7 +276,9 @@ impl Transport for OuterIo {
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(|stream| stream.poll_close(cx))
+        let ended = ready!(self.poll(|stream| stream.poll_close(cx)));
+        self.0.ended.set(ended.is_ok());
+        Poll::Ready(ended)
     }
 }
 

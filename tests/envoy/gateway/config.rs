@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 
 use corelane_harness::pki::Issued;
@@ -29,8 +30,7 @@ pub(super) fn start(mesh: &Mesh, certificate: &Issued, authority: &str) -> Envoy
     fs::write(&leaf, &certificate.pem).unwrap();
     fs::write(&key, &certificate.key_pem).unwrap();
     fs::write(&root, mesh.authority.pem()).unwrap();
-    let gateway = |port| SocketAddr::from((mesh.gateway_ip(), port));
-    let (at, server) = (address(gateway(HBONE_PORT)), address(mesh.hbone_at()));
+    let at = |port| SocketAddr::from((mesh.gateway_ip(), port));
     let tls = format!(
         "{{alpn_protocols: [h2], tls_params: {{tls_minimum_protocol_version: TLSv1_3}}, \
          tls_certificates: [{{certificate_chain: {{filename: {}}}, private_key: {{filename: {}}}}}], \
@@ -40,8 +40,16 @@ pub(super) fn start(mesh: &Mesh, certificate: &Issued, authority: &str) -> Envoy
         key.display(),
         root.display()
     );
-    let log = log.display();
-    let config = format!(
+    let listeners = listeners(at(HBONE_PORT), authority, &tls, &log);
+    let config = format!("{listeners}\n{}", clusters(mesh));
+    let command = Command::new(&mesh.envoy);
+    Envoy::launch(command, NAME, (None, at(ADMIN_PORT)), dir, &config)
+}
+
+/// Where tunnels end, and the inside that their streams' bytes pass.
+fn listeners(at: SocketAddr, authority: &str, tls: &str, log: &Path) -> String {
+    let (at, log) = (address(at), log.display());
+    format!(
         "bootstrap_extensions:
 - name: internal
   typed_config: {{\"@type\": {TYPE}.extensions.bootstrap.internal_listener.v3.InternalListener}}
@@ -91,8 +99,15 @@ static_resources:
         typed_config:
           \"@type\": {TYPE}.extensions.filters.network.tcp_proxy.v3.TcpProxy
           stat_prefix: inside
-          cluster: server
-  clusters:
+          cluster: server"
+    )
+}
+
+/// The way inside, and the node behind.
+fn clusters(mesh: &Mesh) -> String {
+    let server = address(mesh.hbone_at());
+    format!(
+        "  clusters:
   - name: inside
     connect_timeout: 5s
     load_assignment:
@@ -104,7 +119,5 @@ static_resources:
     upstream_bind_config: {{source_address: {{address: {}, port_value: 0}}}}
     load_assignment: {{cluster_name: server, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {server}}}}}]}}]}}",
         mesh.gateway_ip()
-    );
-    let command = Command::new(&mesh.envoy);
-    Envoy::launch(command, NAME, (None, gateway(ADMIN_PORT)), dir, &config)
+    )
 }
