@@ -79,27 +79,33 @@ pub(super) async fn open(
     mut uncounted: Uncounted<'_>,
 ) -> (OpenFlow, Result<TunnelStream, CloseReason>) {
     let crossed = cross(shard, crossing).await;
-    if let Ok(crossed) = &crossed {
-        crossed.tell(&mut uncounted.flow.destination);
-    }
-    (uncounted.count(), crossed.map(|crossed| crossed.stream))
+    let stream = crossed.map(|crossed| {
+        crossed.end.tell(&mut uncounted.flow.destination);
+        crossed.stream
+    });
+    (uncounted.count(), stream)
 }
 
 /// A connection's stream in the inner tunnel, and who answered there.
 struct Crossed {
     /// Its lease is that of the inner tunnel.
     stream: TunnelStream,
+    end: FarEnd,
+}
+
+/// Who answered in the inner tunnel.
+struct FarEnd {
     identity: Option<Arc<Identity>>,
     /// `None`: it could not be read.
     baggage: Option<Baggage>,
 }
 
-impl Crossed {
+impl FarEnd {
     /// Replaces what is known of the destination by what the far side told and proved (spec: telemetry
     /// 2.2, step 5).
-    fn tell(&self, destination: &mut Party) {
-        destination.identity.clone_from(&self.identity);
-        destination.baggage = self.baggage.clone().map(Arc::new);
+    fn tell(self, destination: &mut Party) {
+        destination.identity = self.identity;
+        destination.baggage = self.baggage.map(Arc::new);
     }
 }
 
@@ -168,11 +174,12 @@ async fn enter(
     match rt::within(limit, opener.open(request)).await {
         Some(Ok((response, stream))) => {
             shard.telemetry.counters().streams_client_opened.add(1);
-            Ok(Crossed {
-                stream: TunnelStream { stream, lease },
+            let end = FarEnd {
                 identity,
                 baggage: response.baggage,
-            })
+            };
+            let stream = TunnelStream { stream, lease };
+            Ok(Crossed { stream, end })
         }
         Some(Err(_)) if lease.is_revoked() => Err(CloseReason::Revoked),
         Some(Err(error)) => Err(pool::not_opened(&error)),
@@ -322,6 +329,65 @@ impl Layer {
             | CloseReason::Route(_)
             | CloseReason::Relay(_)
             | CloseReason::Panic) => reason,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_keeps_its_beginning_and_gets_the_layer_and_other_reasons_stay() {
+        let gateway = "10.0.0.9:15008".parse().unwrap();
+        let status = || CloseReason::Status("401 Unauthorized".to_owned());
+        for (layer, text) in [
+            (
+                Layer::Outer(gateway),
+                "http status: 401 Unauthorized (outer tunnel, to the gateway 10.0.0.9:15008)",
+            ),
+            (
+                Layer::Inner(gateway),
+                "http status: 401 Unauthorized (inner tunnel, through the gateway 10.0.0.9:15008)",
+            ),
+        ] {
+            let told = layer.of(status());
+            assert_eq!(told.to_string(), text);
+            assert_eq!(told.flag(), status().flag());
+            for reason in [
+                CloseReason::Revoked,
+                CloseReason::Drain,
+                CloseReason::Identity("not ready".to_owned()),
+            ] {
+                assert_eq!(layer.of(reason.clone()), reason);
+            }
+        }
+    }
+
+    #[test]
+    fn the_far_side_is_told_by_its_answer_and_proved_by_its_certificate() {
+        let identity = |account: &str| {
+            let text = format!("spiffe://cluster.local/ns/default/sa/{account}");
+            Some(Arc::new(text.parse::<Identity>().unwrap()))
+        };
+        // An answer without baggage blanks the record; one that cannot be read leaves it.
+        for (baggage, shown) in [
+            (Some(Baggage::default()), Some(Arc::default())),
+            (None, None),
+        ] {
+            let end = FarEnd {
+                identity: identity("server"),
+                baggage,
+            };
+            let mut destination = Party {
+                workload: Some(Arc::default()),
+                identity: identity("gateway"),
+                baggage: None,
+            };
+            end.tell(&mut destination);
+            assert_eq!(destination.identity, identity("server"));
+            assert_eq!(destination.baggage, shown);
+            assert!(destination.workload.is_some());
         }
     }
 }
