@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 
+use corelane_harness::apps;
 use corelane_harness::node::{Addresses, Node};
 use corelane_harness::pki::Issued;
 use corelane_harness::process::replace_file;
@@ -79,6 +80,12 @@ pub(crate) fn start_as(mesh: &Mesh, setup: &Setup<'_>) -> Node {
     replace_file(&state, setup.state);
     let addresses = Addresses::at(setup.ip);
     let at = |port| SocketAddr::from((setup.ip, port));
+    let captures = [at(15_001), at(15_006)];
+    let listeners = setup.inbound.into_iter().chain(captures);
+    for listener in listeners.chain(setup.forward.map(|(listen, _)| listen)) {
+        // A node that ran here before may have ended a moment ago.
+        drop(apps::listen_when_free(listener.ip(), listener.port()));
+    }
     let inbound = setup
         .inbound
         .map_or_else(|| "off".to_owned(), |at| at.to_string());
