@@ -181,7 +181,7 @@ fn settings(config: &Config, name_servers: &NameServers) -> Settings {
     Settings {
         client: match &config.mode {
             NodeMode::Dedicated { workload } => Client::Workload(workload.clone()),
-            NodeMode::Node | NodeMode::Shared(_) => Client::BySource,
+            NodeMode::Node(_) | NodeMode::Shared(_) => Client::BySource,
         },
         search: Search::Listed(name_servers.search()),
         cluster_domain: config.cluster_domain.to_ascii_lowercase().into(),

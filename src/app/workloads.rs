@@ -1,5 +1,5 @@
 //! The workloads of a shared node: their listeners are bound in their namespaces, one for each shard,
-//! and handed to the shards.
+//! and handed to the shards. And what a node needs for its mode.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +11,10 @@ use super::lifecycle::StartError;
 use super::shards::broadcast;
 use crate::config::Config;
 use crate::control::zds::session::{Host, Uid};
+use crate::dataplane::local::Processes;
 use crate::dataplane::shard::{Message, PlaceId, PlannedWorkload, Presence, ShardMailbox};
 use crate::model::workload::WorkloadInfo;
+use crate::sys::cgroups::Cgroups;
 use crate::sys::netns::{Home, Namespace};
 use crate::sys::socket::check_mark;
 
@@ -101,6 +103,7 @@ pub(super) fn prove_abilities(config: &Config) -> Result<Option<Home>, StartErro
     }
     let unable = |what, needs| {
         move |source| StartError::Unable {
+            mode: "shared",
             what,
             needs,
             source,
@@ -112,4 +115,29 @@ pub(super) fn prove_abilities(config: &Config) -> Result<Option<Home>, StartErro
         check_mark(mark).map_err(unable("mark packets", "CAP_NET_ADMIN or CAP_NET_RAW"))?;
     }
     Ok(Some(home))
+}
+
+/// Looks up the processes of clients for one shard, where these tell workloads apart. Proves that this
+/// kernel and this process can.
+pub(super) fn processes(config: &Config) -> Result<Option<Processes>, StartError> {
+    let node = config.mode.node();
+    let Some(node) = node.filter(|node| node.workloads.any_told_by_process()) else {
+        return Ok(None);
+    };
+    let open = || {
+        let root = match (&node.cgroup_root, node.workloads.any_told_by_cgroup()) {
+            (_, false) => None,
+            (Some(root), true) => Some(root.clone()),
+            (None, true) => Some(Cgroups::mounted_at()?),
+        };
+        let processes = Processes::open(root.as_deref())?;
+        processes.check().map(|()| processes)
+    };
+    open().map(Some).map_err(|source| StartError::Unable {
+        mode: "node",
+        what: "tell workloads by their processes",
+        needs: "a kernel with tcp_diag, and for `cgroups` Linux 5.7, cgroup v2 mounted and \
+                CAP_DAC_READ_SEARCH",
+        source,
+    })
 }

@@ -5,6 +5,7 @@ mod authority;
 mod discovery;
 mod dns;
 mod listeners;
+mod node;
 mod resolver;
 mod sections;
 mod shards;
@@ -168,6 +169,9 @@ fn mode(r: &mut Resolver) -> Option<NodeMode> {
     if mode != Mode::Shared {
         shared::without(r);
     }
+    if mode != Mode::Node {
+        node::without(r);
+    }
     match mode {
         Mode::Shared => {
             if workload.is_some() {
@@ -185,7 +189,7 @@ fn mode(r: &mut Resolver) -> Option<NodeMode> {
                     "a workload is named, but mode `node` speaks for all local ones",
                 );
             }
-            Some(NodeMode::Node)
+            Some(NodeMode::Node(node::node(r)))
         }
         Mode::Dedicated => {
             if !r.is_given(Key::Workload) {

@@ -154,7 +154,7 @@ fn forward(r: &mut Resolver, raw: &RawForward, mode: Option<&NodeMode>) -> Optio
     if raw.to.is_none() {
         need("to", Target.expected());
     }
-    if raw.as_workload.is_none() && matches!(mode, Some(NodeMode::Node | NodeMode::Shared(_))) {
+    if raw.as_workload.is_none() && matches!(mode, Some(NodeMode::Node(_) | NodeMode::Shared(_))) {
         need("as", format!("{} of a local workload", Account.expected()));
     }
     let listen = raw

@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn config() -> Config {
     Config {
-        mode: NodeMode::Node,
+        mode: NodeMode::Node(crate::config::Node::default()),
         network: "".into(),
         node_name: None,
         cluster_id: "Kubernetes".into(),
@@ -183,6 +183,7 @@ impl Node {
             open: self.open,
             asker: self.asker,
             certificates: self.certificates,
+            processes: None,
             descriptors: 20_000,
         };
         let (tell, held) = channel();
