@@ -171,8 +171,17 @@ async fn node(
     let watchdog = shards.watchdog();
     let quit = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
-    let agent =
-        home.map(|home| Agent::new(&config, home, shards.mailboxes(), &stopped, &readiness));
+    let (mut names, pods) = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
+    let agent = home.map(|home| {
+        Agent::new(
+            &config,
+            home,
+            shards.mailboxes(),
+            pods,
+            &stopped,
+            &readiness,
+        )
+    });
     let servers = servers::serve(
         endpoints,
         Sources {
@@ -190,7 +199,6 @@ async fn node(
         &stopped,
     );
     proxy_task.done(now());
-    let mut names = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
     tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
     let background = Background {
         config: &config,

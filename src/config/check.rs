@@ -82,9 +82,6 @@ fn config(r: &mut Resolver) -> Option<Config> {
     let listeners = listeners::listeners(r, mode.as_ref(), ipv6_enabled, enable_proxy);
     let illegal_ports = listeners::illegal_ports(&listeners);
     let answers_names = !listeners.dns.is_empty();
-    if answers_names {
-        dns::check_mode(r, mode.as_ref());
-    }
     let discovery = discovery::discovery(r, mode.as_ref(), node_name.as_ref(), answers_names);
     let (identity_dir, authority) = authority::source(r);
     let crl_path = r
