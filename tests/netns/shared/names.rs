@@ -169,13 +169,11 @@ fn each_pod_asks_its_own_proxy_which_asks_from_the_pod(driver: Driver) {
         .host("node")
         .enter(|| TcpStream::connect((LOOPBACKS[0], PORT)));
     assert!(own.is_err(), "the node's own namespace has no proxy");
-    let labels = [
-        ("source_workload", "b-owner"),
-        ("source_principal", "spiffe://cluster.local/ns/default/sa/b"),
-    ];
-    shared
-        .node
-        .wait_metric("istio_dns_upstream_requests_total", &labels, 1);
+    shared.node.wait_metric(
+        "istio_dns_upstream_requests_total",
+        &[("source_canonical_service", "b")],
+        1,
+    );
 
     shared.session.delete("a").unwrap();
     let gone = shared.host("a").enter(|| {
