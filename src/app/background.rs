@@ -52,11 +52,11 @@ pub(super) struct Agent {
 }
 
 impl Agent {
+    /// With the way back from workloads' namespaces, and what answers names there.
     pub(super) fn new(
         config: &Arc<Config>,
-        home: Home,
+        (home, names): (Home, Option<PodNames>),
         shards: Vec<ShardMailbox>,
-        names: Option<PodNames>,
         stopped: &watch::Receiver<bool>,
         readiness: &Readiness,
     ) -> Self {

@@ -171,17 +171,9 @@ async fn node(
     let watchdog = shards.watchdog();
     let quit = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
-    let (mut names, pods) = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
-    let agent = home.map(|home| {
-        Agent::new(
-            &config,
-            home,
-            shards.mailboxes(),
-            pods,
-            &stopped,
-            &readiness,
-        )
-    });
+    let mailboxes = shards.mailboxes();
+    let (mut names, pods) = dns.start(&config, &state, mailboxes.clone(), &stopped)?;
+    let agent = home.map(|home| Agent::new(&config, (home, pods), mailboxes, &stopped, &readiness));
     let servers = servers::serve(
         endpoints,
         Sources {
