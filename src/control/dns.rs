@@ -29,7 +29,7 @@ use crate::model::workload::{Workload, WorkloadInfo};
 use crate::snapshot::exchange::Subscription;
 use crate::snapshot::{Generation, Snapshot};
 use crate::sys::netns::Namespace;
-use forward::{Egress, Forwarder, Outcome};
+use forward::{Forwarder, Origin, Outcome};
 use message::{Incoming, Question};
 use names::{Asker, Family, SearchDomains, look_up};
 use report::{count, count_seconds, finish, limit_hit};
@@ -185,7 +185,7 @@ impl Proxy {
         Ok(Self {
             forwarder: Forwarder::new(
                 name_servers,
-                Egress {
+                Origin {
                     mark: settings.packet_mark,
                     namespace: settings.namespace.as_ref().map(Arc::downgrade),
                 },

@@ -139,13 +139,10 @@ mod tests {
 
     #[test]
     fn groups_are_found_by_number_until_they_go() {
-        let Ok(mounted) = Cgroups::mounted_at() else {
-            eprintln!("skipped: cgroup v2 is not mounted");
-            return;
-        };
+        let mounted = Cgroups::mounted_at().unwrap_or_default();
         let group = mounted.join(format!("corelane-test-{}", std::process::id()));
-        if std::fs::create_dir_all(group.join("below")).is_err() {
-            eprintln!("skipped: cgroup v2 is not writable");
+        let made = mounted.is_absolute() && std::fs::create_dir_all(group.join("below")).is_ok();
+        if !corelane_harness::requirements::has_cgroup("groups_are_found_by_number", made) {
             return;
         }
         let name = group.file_name().unwrap().to_str().unwrap().to_owned();

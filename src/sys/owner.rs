@@ -218,6 +218,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 
     use super::*;
@@ -329,6 +330,7 @@ mod tests {
         for _ in 0..100_000 {
             assert!(owners.of(from, to).unwrap().is_some());
         }
-        println!("{:?} each", started.elapsed() / 100_000);
+        let each = started.elapsed() / 100_000;
+        writeln!(io::stderr(), "{each:?} each").unwrap();
     }
 }

@@ -70,7 +70,7 @@ pub(super) struct Use {
 
 /// How a resolver's sockets are made.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Egress {
+pub(super) struct Origin {
     /// SO_MARK.
     pub(super) mark: Option<u32>,
     /// Network namespace; `None`: this process's own. Not kept alive: look-ups that were begun must not
@@ -81,7 +81,7 @@ pub(super) struct Egress {
 /// A resolver whose sockets carry the mark of the node.
 pub(super) fn resolver(
     name_servers: &NameServers,
-    egress: Egress,
+    origin: Origin,
     usage: Use,
 ) -> Result<Resolver<Sockets>, ResolverError> {
     let (config, mut options) = name_servers.parts();
@@ -90,19 +90,19 @@ pub(super) fn resolver(
     options.max_active_requests = DNS_FORWARDS_PER_CONNECTION_MAX;
     let sockets = Sockets {
         handle: TokioHandle::default(),
-        egress,
+        origin,
     };
     let builder = Resolver::builder_with_config(config, sockets).with_options(options);
     Ok(builder.build()?)
 }
 
 impl Forwarder {
-    pub(super) fn new(name_servers: &NameServers, egress: Egress) -> Result<Self, ResolverError> {
+    pub(super) fn new(name_servers: &NameServers, origin: Origin) -> Result<Self, ResolverError> {
         let usage = Use {
             cache_entries: DNS_CACHE_ENTRIES,
             addresses: LookupIpStrategy::default(),
         };
-        let resolver = resolver(name_servers, egress, usage)?;
+        let resolver = resolver(name_servers, origin, usage)?;
         Ok(Self { resolver })
     }
 
@@ -154,21 +154,21 @@ pub(super) fn says_no_records(error: &NetError) -> bool {
 #[derive(Clone)]
 pub(super) struct Sockets {
     handle: TokioHandle,
-    egress: Egress,
+    origin: Origin,
 }
 
 impl Sockets {
     fn socket(&self, local: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
         let domain = Domain::for_address(local);
         let make = || Socket::new(domain, kind.nonblocking(), Some(protocol));
-        let socket = match &self.egress.namespace {
+        let socket = match &self.origin.namespace {
             None => make()?,
             Some(namespace) => {
                 let namespace = namespace.upgrade().ok_or(io::ErrorKind::NotConnected)?;
                 namespace.within(make)??
             }
         };
-        if let Some(mark) = self.egress.mark {
+        if let Some(mark) = self.origin.mark {
             socket.set_mark(mark)?;
         }
         Ok(socket)
