@@ -22,6 +22,7 @@ use crate::control::dns::{
 use crate::control::readiness::{Readiness, Task};
 use crate::dataplane::hostnames::{NameKind, Question, Questions};
 use crate::dataplane::shard::{Message, ShardMailbox};
+use crate::model::local::LocalWorkloads;
 use crate::snapshot::exchange::Subscription;
 use crate::snapshot::{Generation, Snapshot};
 use pods::PodNames;
@@ -241,7 +242,9 @@ fn settings(config: &Config, search: Arc<[Arc<str>]>) -> Settings {
     Settings {
         client: match &config.mode {
             NodeMode::Dedicated { workload } => Client::Workload(workload.clone()),
-            NodeMode::Node(_) | NodeMode::Shared(_) => Client::BySource,
+            NodeMode::Node(node) => Client::BySource(node.workloads.clone()),
+            // Replaced for each workload.
+            NodeMode::Shared(_) => Client::BySource(LocalWorkloads::default()),
         },
         search: match &config.mode {
             NodeMode::Dedicated { .. } | NodeMode::Node(_) => Search::Listed(search),

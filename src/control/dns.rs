@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::limits::{DNS_PENDING_MAX, DNS_TCP_CONNECTIONS_MAX, DNS_TTL_SECONDS};
 use crate::model::addr::NetworkAddress;
+use crate::model::local::LocalWorkloads;
 use crate::model::workload::{Workload, WorkloadInfo};
 use crate::snapshot::exchange::Subscription;
 use crate::snapshot::{Generation, Snapshot};
@@ -43,8 +44,9 @@ pub use serve::{BindOptions, bind, serve_tcp, serve_udp};
 pub enum Client {
     /// One workload, whoever asks.
     Workload(WorkloadInfo),
-    /// The local workload that owns the address a query comes from.
-    BySource,
+    /// The local workload that owns the address a query comes from: the one listed here, the default one
+    /// of several, else the one whose record has it.
+    BySource(LocalWorkloads),
 }
 
 /// Domains that clients may have appended to a name.
@@ -233,10 +235,15 @@ impl Proxy {
         let snapshot = self.state.load();
         match &self.settings.client {
             Client::Workload(info) => snapshot.local_workload(info).cloned(),
-            Client::BySource => {
+            Client::BySource(listed) => {
+                let from = from.to_canonical();
+                // No workload lists port 0.
+                if let Some(info) = listed.at(SocketAddr::new(from, 0)) {
+                    return snapshot.local_workload(info).cloned();
+                }
                 let address = NetworkAddress {
                     network: Arc::clone(&self.settings.network),
-                    ip: from.to_canonical(),
+                    ip: from,
                 };
                 let workload = snapshot.workload_by_address(&address)?;
                 snapshot.is_local(workload).then(|| Arc::clone(workload))
@@ -254,7 +261,7 @@ impl Proxy {
                 if let Some(workload) = self.workload(from) {
                     return Some(workload);
                 }
-                if matches!(self.settings.client, Client::BySource)
+                if matches!(self.settings.client, Client::BySource(_))
                     || published.changed().await.is_err()
                 {
                     return None;

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::config::limits::{DNS_TCP_PIPELINE_MAX, DNS_UDP_QUERY_BYTES_MAX};
+use crate::model::local::LocalWorkload;
 use crate::model::service::{Service, Visibility};
 use crate::snapshot::builder::{Builder, Change};
 use crate::snapshot::exchange::Publisher;
@@ -645,7 +646,7 @@ fn a_query_waits_for_the_workloads_record() {
 fn on_a_host_of_many_workloads_the_source_address_says_who_asks() {
     run(|_| async move {
         let settings = Settings {
-            client: Client::BySource,
+            client: Client::BySource(LocalWorkloads::default()),
             ..settings()
         };
         let world = World::new(NameServer::start(|_, _| None), settings, vec![client()]);
@@ -801,4 +802,56 @@ fn a_destination_is_what_the_mesh_calls_so_in_the_namespace_of_its_user() {
     ] {
         assert_eq!(of(name, namespace), None, "{name} in {namespace}");
     }
+}
+
+#[test]
+fn a_listed_address_says_who_asks_before_any_record_does() {
+    run(|_| async {
+        let listed = |address: &str| {
+            let info = WorkloadInfo {
+                name: "client".into(),
+                namespace: "ns1".into(),
+                service_account: "default".into(),
+            };
+            let all = vec![LocalWorkload {
+                info: info.into(),
+                cgroups: Vec::new(),
+                uids: vec![1],
+                addresses: vec![address.parse().unwrap()],
+                ports: vec![80],
+                is_default: false,
+            }];
+            Settings {
+                client: Client::BySource(LocalWorkloads::new(all).unwrap()),
+                ..settings()
+            }
+        };
+        let elsewhere = Workload {
+            addresses: Vec::new(),
+            ..client()
+        };
+        let stranger = Workload {
+            uid: "stranger".into(),
+            name: "stranger".into(),
+            namespace: "ns2".into(),
+            ..client()
+        };
+        let query = asking("web.", RecordType::A);
+        // The short name means something in the namespace of `client` only.
+        for (address, code) in [
+            ("127.0.0.1", ResponseCode::NoError),
+            ("127.0.0.9", ResponseCode::NXDomain),
+        ] {
+            let server = NameServer::start(|message, _| {
+                let mut reply = message.clone();
+                reply.metadata.message_type = MessageType::Response;
+                reply.metadata.response_code = ResponseCode::NXDomain;
+                Some(reply)
+            });
+            let records = vec![elsewhere.clone(), stranger.clone()];
+            let world = World::new(server, listed(address), records);
+            let reply = world.both(&query).await;
+            assert_eq!(reply.metadata.response_code, code, "{address}");
+        }
+    });
 }
