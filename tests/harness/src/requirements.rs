@@ -56,6 +56,17 @@ pub fn has_faults(test: &str, built: bool) -> bool {
     decide(test, reason, "REQUIRE_FAULTS")
 }
 
+/// Whether a control group (v2) could be `made`. Otherwise the part of the test that needs one is
+/// skipped, or fails if `REQUIRE_CGROUP=1`.
+///
+/// # Panics
+/// If groups are required and could not be made.
+#[must_use]
+pub fn has_cgroup(test: &str, made: bool) -> bool {
+    let reason = (!made).then_some("needs a writable cgroup v2 for one of its workloads");
+    decide(test, reason, "REQUIRE_CGROUP")
+}
+
 /// A number from the environment, for the size of a test; `default` when unset.
 ///
 /// # Panics
