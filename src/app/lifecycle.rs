@@ -18,8 +18,9 @@ use super::dns::Dns;
 use super::ending::Ending;
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards};
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use super::state::State;
+use super::supervision::Supervision;
 use super::workloads::prove_abilities;
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
@@ -144,6 +145,7 @@ async fn node(
     started: Instant,
 ) -> Result<(), RunError> {
     let (mut signals, descriptors) = begin()?;
+    let hangups = signals::hangups().map_err(resource("the signal handlers"))?;
     let readiness = Readiness::new(started);
     let home = prove_abilities(&config)?;
     let [state_task, proxy_task] = ["state manager", "proxy"].map(|name| readiness.task(name));
@@ -171,6 +173,14 @@ async fn node(
     let (stop, stopped) = watch::channel(false);
     let agent =
         home.map(|home| Agent::new(&config, home, shards.mailboxes(), &stopped, &readiness));
+    let supervision = Supervision {
+        hangups,
+        watchdog: watchdog.clone(),
+        readiness: readiness.clone(),
+        reload: state.reload(),
+        stopped: stopped.clone(),
+        drain: config.timeouts.drain,
+    };
     let servers = servers::serve(
         endpoints,
         Sources {
@@ -190,6 +200,7 @@ async fn node(
     proxy_task.done(now());
     let mut names = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
     tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
+    tokio::task::spawn_local(supervision.keep());
     let background = Background {
         config: &config,
         state,
