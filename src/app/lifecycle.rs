@@ -154,7 +154,7 @@ async fn node(
     let certificates = Certificates::start(&config, &state.current()).await?;
     let endpoints = servers::bind(&config)?;
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
-    let discovery = Discovery::new(&config);
+    let discovery = Discovery::new(&config, &certificates);
     let dns = Dns::bind(&config, &readiness)?;
     let started_from = Started {
         config: &config,
