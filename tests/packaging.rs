@@ -17,6 +17,9 @@ mod image;
 #[path = "packaging/kubernetes.rs"]
 mod kubernetes;
 #[cfg(test)]
+#[path = "packaging/packages.rs"]
+mod packages;
+#[cfg(test)]
 #[path = "packaging/seccomp.rs"]
 mod seccomp;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The systemd units, their user, folders and capture rules.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -45,6 +46,12 @@ fn installed() -> tempfile::TempDir {
     dir
 }
 
+/// Says so past the capture of test output.
+fn skipped(test: &str) {
+    let line = format!("skipped: {test}: needs systemd-analyze\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
 /// Runs `systemd-analyze`; nothing where there is none.
 fn analyze(test: &str, arguments: &[&str], dir: &Path) -> Option<(bool, String)> {
     let output = Command::new("systemd-analyze")
@@ -53,7 +60,7 @@ fn analyze(test: &str, arguments: &[&str], dir: &Path) -> Option<(bool, String)>
         .env("SYSTEMD_PAGER", "")
         .output();
     let Ok(output) = output else {
-        eprintln!("skipped: {test}: needs systemd-analyze");
+        skipped(test);
         return None;
     };
     let text = [output.stdout, output.stderr].concat();
@@ -73,7 +80,7 @@ fn systemd_finds_little_exposure() {
             .arg(dir.path().join(name))
             .output();
         let Ok(output) = output else {
-            eprintln!("skipped: systemd_finds_little_exposure: needs systemd-analyze");
+            skipped("systemd_finds_little_exposure");
             return;
         };
         let text = String::from_utf8_lossy(&output.stdout);
