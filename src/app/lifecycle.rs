@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::Signal;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -26,7 +27,7 @@ use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
 use crate::control::logging::{Filter, Logging, writer_options};
-use crate::control::readiness::Readiness;
+use crate::control::readiness::{Readiness, Task};
 use crate::control::revocation::RevocationFileError;
 use crate::dataplane::balance::Neighbour;
 use crate::dataplane::rt;
@@ -144,8 +145,7 @@ async fn node(
     log: &LogWriter,
     started: Instant,
 ) -> Result<(), RunError> {
-    let (mut signals, descriptors) = begin()?;
-    let hangups = signals::hangups().map_err(resource("the signal handlers"))?;
+    let (mut signals, hangups, descriptors) = begin()?;
     let readiness = Readiness::new(started);
     let home = prove_abilities(&config)?;
     let [state_task, proxy_task] = ["state manager", "proxy"].map(|name| readiness.task(name));
@@ -165,22 +165,14 @@ async fn node(
         hub: &hub,
         descriptors,
     };
-    let mut shards = start_shards(&started_from)?;
-    await_drivers(&mut shards).await?;
+    let mut shards = await_drivers(start_shards(&started_from)?).await?;
     certificates.tell(shards.mailboxes());
     let watchdog = shards.watchdog();
     let quit = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
     let agent =
         home.map(|home| Agent::new(&config, home, shards.mailboxes(), &stopped, &readiness));
-    let supervision = Supervision {
-        hangups,
-        watchdog: watchdog.clone(),
-        readiness: readiness.clone(),
-        reload: state.reload(),
-        stopped: stopped.clone(),
-        drain: config.timeouts.drain,
-    };
+    let supervision = Supervision::new(hangups, &watchdog, &readiness, &state, &stopped, &config);
     let servers = servers::serve(
         endpoints,
         Sources {
@@ -197,10 +189,8 @@ async fn node(
         },
         &stopped,
     );
-    proxy_task.done(now());
     let mut names = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
-    tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
-    tokio::task::spawn_local(supervision.keep());
+    announce(proxy_task, started, supervision);
     let background = Background {
         config: &config,
         state,
@@ -226,11 +216,19 @@ async fn node(
 }
 
 /// What comes before everything else: signals are caught, descriptors allowed.
-fn begin() -> Result<(Signals, u64), StartError> {
+fn begin() -> Result<(Signals, Signal, u64), StartError> {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(target: "corelane::app", version, "corelane starting");
     let signals = Signals::register().map_err(resource("the signal handlers"))?;
-    Ok((signals, raise_descriptors()))
+    let hangups = signals::hangups().map_err(resource("the signal handlers"))?;
+    Ok((signals, hangups, raise_descriptors()))
+}
+
+/// Sockets are bound, and shards run: tells everybody, now and later. Must run within a `LocalSet`.
+fn announce(proxy: Task, started: Instant, supervision: Supervision) {
+    proxy.done(now());
+    tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
+    tokio::task::spawn_local(supervision.keep());
 }
 
 /// Ends the node when it is called.
@@ -340,7 +338,7 @@ fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
 }
 
 /// Waits until every shard's driver runs.
-async fn await_drivers(shards: &mut Shards) -> Result<(), StartError> {
+async fn await_drivers(mut shards: Shards) -> Result<Shards, StartError> {
     let mut waiting = shards.count();
     while waiting > 0 {
         match shards.event().await {
@@ -366,5 +364,5 @@ async fn await_drivers(shards: &mut Shards) -> Result<(), StartError> {
             None => break,
         }
     }
-    Ok(())
+    Ok(shards)
 }

@@ -13,6 +13,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use super::ending::FORCE_GRACE;
 use super::shards::Watchdog;
+use super::state::State;
+use crate::config::Config;
 use crate::config::raw::Supervisor;
 use crate::control::readiness::Readiness;
 use crate::control::supervisor::{Notifier, Report};
@@ -52,16 +54,35 @@ impl Reload {
 
 /// What is reported, and by what.
 pub(super) struct Supervision {
-    pub(super) hangups: Signal,
-    pub(super) watchdog: Watchdog,
-    pub(super) readiness: Readiness,
-    pub(super) reload: Rc<Reload>,
-    pub(super) stopped: watch::Receiver<bool>,
+    hangups: Signal,
+    watchdog: Watchdog,
+    readiness: Readiness,
+    reload: Rc<Reload>,
+    stopped: watch::Receiver<bool>,
     /// Time connections get to end.
-    pub(super) drain: Duration,
+    drain: Duration,
 }
 
 impl Supervision {
+    /// Of a node that reads its state file again at each of `hangups` and ends when `stopped` is true.
+    pub(super) fn new(
+        hangups: Signal,
+        watchdog: &Watchdog,
+        readiness: &Readiness,
+        state: &State,
+        stopped: &watch::Receiver<bool>,
+        config: &Config,
+    ) -> Self {
+        Self {
+            hangups,
+            watchdog: watchdog.clone(),
+            readiness: readiness.clone(),
+            reload: state.reload(),
+            stopped: stopped.clone(),
+            drain: config.timeouts.drain,
+        }
+    }
+
     /// Reports until the node stops. To be started once it accepts connections.
     pub(super) async fn keep(self) {
         let Supervisor { socket, watchdog } = Supervisor::of_process();
@@ -149,7 +170,7 @@ mod tests {
     use crate::app::shards;
 
     /// A manager's socket, the notifier that reaches it, and what keeps them.
-    fn manager() -> (tempfile::TempDir, tokio::net::UnixDatagram, Notifier) {
+    fn listener() -> (tempfile::TempDir, tokio::net::UnixDatagram, Notifier) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -213,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_is_ready_then_says_what_it_waits_for_and_that_it_stops() {
         let local = LocalSet::new();
-        let (_dir, socket, notifier) = manager();
+        let (_dir, socket, notifier) = listener();
         let story = story();
         let task = story.readiness.task("state manager");
         let keep =
@@ -235,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn signs_of_life_are_given_while_every_shard_answers_and_no_longer() {
         let local = LocalSet::new();
-        let (_dir, socket, notifier) = manager();
+        let (_dir, socket, notifier) = listener();
         let story = story();
         let limit = Some(Duration::from_millis(150));
         let shards = story.shards;
@@ -266,7 +287,7 @@ mod tests {
     #[tokio::test]
     async fn a_reload_is_over_when_the_file_was_read() {
         let local = LocalSet::new();
-        let (_dir, socket, notifier) = manager();
+        let (_dir, socket, notifier) = listener();
         let reload = Rc::<Reload>::default();
         let asking = Rc::clone(&reload);
         let _reading = local.spawn_local(async move { read_again(&asking, &notifier).await });

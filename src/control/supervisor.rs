@@ -120,7 +120,7 @@ mod tests {
     async fn reports_arrive_at_a_socket_of_the_file_system() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
-        let manager = UnixDatagram::bind(&path).unwrap();
+        let listener = UnixDatagram::bind(&path).unwrap();
         let notifier = Notifier::new(Some(path.as_os_str())).unwrap();
         assert!(notifier.is_heard());
         for (report, text) in [
@@ -134,7 +134,7 @@ mod tests {
             (Report::Status("serving"), "STATUS=serving\n"),
         ] {
             notifier.send(&report).await;
-            assert_eq!(receive(&manager), text);
+            assert_eq!(receive(&listener), text);
         }
     }
 
@@ -142,14 +142,14 @@ mod tests {
     async fn reports_arrive_at_an_abstract_socket() {
         let name = format!("corelane-test-notify-{}", std::process::id());
         let addr = SocketAddr::from_abstract_name(&name).unwrap();
-        let manager = UnixDatagram::bind_addr(&addr).unwrap();
+        let listener = UnixDatagram::bind_addr(&addr).unwrap();
         let notifier = Notifier::new(Some(OsStr::new(&format!("@{name}")))).unwrap();
         notifier.send(&Report::Ready).await;
-        assert_eq!(receive(&manager), "READY=1\n");
+        assert_eq!(receive(&listener), "READY=1\n");
     }
 
     #[tokio::test]
-    async fn without_a_manager_reports_do_nothing() {
+    async fn without_a_listener_reports_do_nothing() {
         let notifier = Notifier::new(None).unwrap();
         assert!(!notifier.is_heard());
         notifier.send(&Report::Ready).await;
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_manager_that_does_not_read_is_given_up() {
+    async fn a_listener_that_does_not_read_is_given_up() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let _deaf = UnixDatagram::bind(&path).unwrap();

@@ -16,9 +16,9 @@ const STATE: &str = "workloads:
 ";
 
 /// The manager's end.
-struct Manager(UnixDatagram);
+struct Listener(UnixDatagram);
 
-impl Manager {
+impl Listener {
     fn next(&self) -> String {
         let mut buffer = [0; 1_024];
         let length = self.0.recv(&mut buffer).expect("a report in time");
@@ -37,7 +37,7 @@ impl Manager {
 }
 
 #[test]
-fn a_node_reports_to_its_service_manager_from_start_to_end() {
+fn a_node_reports_to_its_supervisor_from_start_to_end() {
     let (block, dir) = (Block::take(), tempfile::tempdir().unwrap());
     let ip = block.ip(1);
     fs::write(dir.path().join("state.yaml"), STATE).unwrap();
@@ -57,8 +57,8 @@ timeouts: {{drain: 7s}}
     );
     fs::write(dir.path().join("corelane.yaml"), config).unwrap();
     let socket = dir.path().join("notify");
-    let manager = Manager(UnixDatagram::bind(&socket).unwrap());
-    manager.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    let listener = Listener(UnixDatagram::bind(&socket).unwrap());
+    listener.0.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_corelane"));
     command
         .args(["proxy", "--config", "corelane.yaml"])
@@ -68,16 +68,16 @@ timeouts: {{drain: 7s}}
         .current_dir(dir.path());
     let mut node = Process::start("node", command, dir.path());
 
-    assert_eq!(manager.next(), "READY=1\n", "before anything else");
-    manager.wait("STATUS=serving");
-    manager.wait("WATCHDOG=1");
-    manager.wait("WATCHDOG=1");
+    assert_eq!(listener.next(), "READY=1\n", "before anything else");
+    listener.wait("STATUS=serving");
+    listener.wait("WATCHDOG=1");
+    listener.wait("WATCHDOG=1");
 
     // A reload ends nothing, is over when the file was read, and says so when the file is bad.
     fs::write(dir.path().join("state.yaml"), "workloads: 7\n").unwrap();
     node.signal(Signal::HUP);
-    manager.wait("RELOADING=1");
-    manager.wait("READY=1");
+    listener.wait("RELOADING=1");
+    listener.wait("READY=1");
     node.wait_output("the changed state file is refused", PATIENCE);
     fs::write(
         dir.path().join("state.yaml"),
@@ -85,13 +85,13 @@ timeouts: {{drain: 7s}}
     )
     .unwrap();
     node.signal(Signal::HUP);
-    manager.wait("RELOADING=1");
-    manager.wait("READY=1");
+    listener.wait("RELOADING=1");
+    listener.wait("READY=1");
     node.wait_output("state file reloaded", PATIENCE);
-    manager.wait("WATCHDOG=1");
+    listener.wait("WATCHDOG=1");
 
     node.signal(Signal::TERM);
-    let stopping = manager.wait("STOPPING=1");
+    let stopping = listener.wait("STOPPING=1");
     assert_eq!(stopping, "STOPPING=1\nEXTEND_TIMEOUT_USEC=11000000\n");
     assert_eq!(node.wait_end(PATIENCE).code(), Some(0), "{}", node.output());
 }
