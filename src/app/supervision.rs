@@ -15,7 +15,7 @@ use super::ending::FORCE_GRACE;
 use super::shards::Watchdog;
 use super::state::State;
 use crate::config::Config;
-use crate::config::raw::Supervisor;
+use crate::config::supervisor::Supervisor;
 use crate::control::readiness::Readiness;
 use crate::control::supervisor::{Notifier, Report};
 

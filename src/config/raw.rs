@@ -17,11 +17,8 @@ use super::schema::{self, Key, SETTINGS};
 use super::unbuilt::{self, Rule};
 use super::{file, host};
 
-mod supervisor;
-
 pub use super::file::is_local_state;
 pub use super::host::{IPV6_FILE, quota as cpu_quota};
-pub use supervisor::Supervisor;
 
 /// Mesh configuration file, relative to the working directory.
 pub const MESH_FILE: &str = "./etc/istio/config/mesh";

@@ -1,5 +1,6 @@
 //! What the service manager that started this process told it in the environment (systemd's
-//! sd_notify(3) and sd_watchdog_enabled(3)). Not settings: whoever writes the unit gives them.
+//! sd_notify(3) and sd_watchdog_enabled(3)). Not settings, so `raw` does not read them: whoever writes
+//! the unit gives them.
 
 use std::ffi::OsString;
 use std::time::Duration;
