@@ -3,12 +3,14 @@
 //! Imports nothing from this crate. Everything here is non-blocking.
 
 pub mod affinity;
+pub mod cgroups;
 pub mod event;
 pub mod fds;
 #[cfg(test)]
 pub(crate) mod heap;
 pub mod limits;
 pub mod netns;
+pub mod owner;
 pub mod packets;
 pub mod pipe;
 pub mod process;

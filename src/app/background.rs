@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::RunError;
 use super::credentials::Certificates;
 use super::discovery::Discovery;
+use super::dns::pods::PodNames;
 use super::shards::broadcast;
 use super::state::State;
 use super::workloads::Workloads;
@@ -55,6 +56,7 @@ impl Agent {
         config: &Arc<Config>,
         home: Home,
         shards: Vec<ShardMailbox>,
+        names: Option<PodNames>,
         stopped: &watch::Receiver<bool>,
         readiness: &Readiness,
     ) -> Self {
@@ -69,7 +71,7 @@ impl Agent {
                 readiness: readiness.clone(),
                 view: View::default(),
             },
-            workloads: Workloads::new(Arc::clone(config), shards),
+            workloads: Workloads::new(Arc::clone(config), shards, names),
         }
     }
 

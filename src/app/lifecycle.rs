@@ -22,7 +22,7 @@ use super::shards::{Seed, ShardEvent, Shards};
 use super::signals::{self, Signals};
 use super::state::State;
 use super::supervision::Supervision;
-use super::workloads::prove_abilities;
+use super::workloads::{processes, prove_abilities};
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
@@ -71,12 +71,14 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// A shared node lacks a privilege.
-    #[error("mode `shared` cannot {what}: {source}; it needs {needs}")]
+    /// A node lacks a privilege that its mode needs.
+    #[error("mode `{mode}` cannot {what}: {source}; it needs {needs}")]
     Unable {
+        /// Which mode.
+        mode: &'static str,
         /// What it cannot do.
         what: &'static str,
-        /// Capability.
+        /// Capability, or what else.
         needs: &'static str,
         /// The kernel's error.
         #[source]
@@ -170,8 +172,17 @@ async fn node(
     let watchdog = shards.watchdog();
     let quit = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
-    let agent =
-        home.map(|home| Agent::new(&config, home, shards.mailboxes(), &stopped, &readiness));
+    let (mut names, pods) = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
+    let agent = home.map(|home| {
+        Agent::new(
+            &config,
+            home,
+            shards.mailboxes(),
+            pods,
+            &stopped,
+            &readiness,
+        )
+    });
     let supervision = Supervision::new(hangups, &watchdog, &readiness, &state, &stopped, &config);
     let servers = servers::serve(
         endpoints,
@@ -189,7 +200,6 @@ async fn node(
         },
         &stopped,
     );
-    let mut names = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
     announce(proxy_task, started, supervision);
     let background = Background {
         config: &config,
@@ -327,6 +337,7 @@ fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
             open: discovery.is_none(),
             asker: discovery.and_then(|discovery| discovery.asker(index)),
             certificates: certificates.asker(),
+            processes: processes(config)?,
             descriptors,
         };
         let cpus = &config.shards.cpus;

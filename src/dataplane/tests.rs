@@ -14,6 +14,7 @@ mod node;
 mod plain;
 mod policies;
 mod pool;
+mod processes;
 mod revoked;
 mod socks;
 mod tunnel;

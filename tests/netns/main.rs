@@ -61,6 +61,8 @@ mod loops;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod node_mode;
+#[cfg(test)]
 mod operate;
 #[cfg(test)]
 mod passthrough;

@@ -1,14 +1,18 @@
 //! A shared node: pods in namespaces of their own, named by an agent over its socket.
 
+mod names;
+
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use corelane_harness::agent;
 use corelane_harness::apps::{self, Server};
 use corelane_harness::clock;
+use corelane_harness::hosts::{Family, Network};
 use corelane_harness::node::{Driver, REPORT_LIMIT};
 use corelane_harness::pki::spiffe;
+use corelane_harness::process::Process;
 use corelane_harness::requirements::{self, has_netns};
 use corelane_harness::shared::{OUTSIDE, Options, Shared};
 use rustix::process::Signal;
@@ -18,6 +22,7 @@ use crate::CORELANE;
 const PORT: u16 = 8_080;
 
 with_both_drivers!(
+    pods_talk_by_ipv6_as_by_ipv4_and_every_tunnel_has_the_mark,
     pods_talk_through_tunnels_each_with_its_own_identity,
     a_pod_that_goes_is_cut_at_once_and_may_come_back,
     pods_that_come_and_go_leave_nothing_behind,
@@ -33,6 +38,8 @@ fn options<'a>(driver: Driver, pods: &'a [&'a str]) -> Options<'a> {
         driver,
         pods,
         policies: &[],
+        services: &[],
+        settings: &[],
         env: &[],
     }
 }
@@ -89,6 +96,64 @@ fn pods_talk_through_tunnels_each_with_its_own_identity(driver: Driver) {
     assert!(dump.contains("\"Shared\""));
 }
 
+fn pods_talk_by_ipv6_as_by_ipv4_and_every_tunnel_has_the_mark(driver: Driver) {
+    let shared = Shared::start(CORELANE, &options(driver, &["a", "b"]));
+    // What the node sends from a pod and does not mark is lost there.
+    shared.host("a").apply_nft(
+        "table inet unmarked {
+    chain out {
+        type filter hook output priority 0; policy accept;
+        tcp dport 15008 meta mark & 0xfff != 0x539 drop
+    }
+}
+",
+    );
+    shared.serve(&["a", "b"]);
+    let _app = Server::start(&shared.host("b"), PORT, who_calls);
+    for family in [Family::V4, Family::V6] {
+        let to = SocketAddr::new(shared.host("b").ip(family), PORT);
+        let answer = shared.host("a").enter(|| apps::exchange(to, b"")).unwrap();
+        let expected = shared.host("a").ip(family).to_string();
+        assert_eq!(String::from_utf8(answer).unwrap(), expected);
+        let hbone = SocketAddr::new(to.ip(), 15_008).to_string();
+        let fields = [("direction", "outbound"), ("dst.addr", &*hbone)];
+        let line = shared.node.wait_access_line("connection complete", &fields);
+        assert_eq!(line.field("error"), "", "{family:?}");
+        let application = to.to_string();
+        assert!(line.has(&[("dst.hbone_addr", &application)]), "{line:?}");
+    }
+}
+
+#[test]
+fn a_shared_node_without_the_privilege_to_enter_namespaces_says_so() {
+    let test = "a_shared_node_without_the_privilege_to_enter_namespaces_says_so";
+    if !has_netns(test) {
+        return;
+    }
+    let network = Network::new(&["node"]);
+    let dir = requirements::scratch_dir();
+    for (privilege, expected) in [
+        ("sys_admin", "mode `shared` cannot enter network namespaces"),
+        ("net_admin,-net_raw", "mode `shared` cannot mark packets"),
+    ] {
+        let mut command = network.host("node").command("setpriv");
+        command
+            .arg(format!("--bounding-set=-{privilege}"))
+            .args([CORELANE, "proxy"])
+            .current_dir(dir.path())
+            .env("PROXY_MODE", "shared")
+            .env("XDS_ADDRESS", "")
+            .env("LOCAL_XDS", "{}")
+            .env("CORELANE_IDENTITY_DIR", ".");
+        let mut process = Process::start(privilege, command, dir.path());
+        let status = process.wait_end(REPORT_LIMIT);
+        assert!(!status.success());
+        let output = process.output();
+        assert!(output.contains(expected), "{privilege}: {output}");
+        assert!(output.contains("it needs CAP_"), "{privilege}: {output}");
+    }
+}
+
 fn a_pod_that_goes_is_cut_at_once_and_may_come_back(driver: Driver) {
     let shared = Shared::start(CORELANE, &options(driver, &["a", "b", "c"]));
     shared.serve(&["a", "b", "c"]);
@@ -134,7 +199,15 @@ fn held(shared: &Shared) -> Held {
 fn come_and_go(driver: Driver, pods: usize, rounds: u32) {
     let names: Vec<String> = (0..pods).map(|number| format!("p{number}")).collect();
     let pods: Vec<&str> = names.iter().map(String::as_str).collect();
-    let shared = Shared::start(CORELANE, &options(driver, &pods));
+    let web = IpAddr::from([10, 96, 0, 10]);
+    let shared = Shared::start(
+        CORELANE,
+        &Options {
+            services: &[("web", web)],
+            env: &[("ISTIO_META_DNS_CAPTURE", "true")],
+            ..options(driver, &pods)
+        },
+    );
     shared.serve(&[]);
     let apps: Vec<Server> = pods
         .iter()
@@ -149,6 +222,7 @@ fn come_and_go(driver: Driver, pods: usize, rounds: u32) {
         let to = shared.at(to, PORT);
         let mut open = shared.host(from).enter(|| {
             assert_eq!(apps::exchange(to, b"x").unwrap(), b"xx");
+            assert_eq!(names::addresses("web", names::ask_udp), [web]);
             apps::connect(to).unwrap()
         });
         for pod in &pods {
@@ -324,7 +398,7 @@ fn a_node_that_is_a_workload_itself_takes_tunnels_to_itself(driver: Driver) {
     let own = shared
         .authority
         .issue(&corelane_harness::pki::Leaf::for_account("a"));
-    let to = std::net::SocketAddr::from((shared.host("node").v4(), 15_008));
+    let to = SocketAddr::from((shared.host("node").v4(), 15_008));
     let chain = shared.host(OUTSIDE).enter(|| {
         let tunnel = corelane_harness::wire::Tunnel::open(to, &own).unwrap();
         tunnel.server_chain()

@@ -43,7 +43,7 @@ const BY_VALUES: &[(&str, &str)] = &[
     ("LOG_FORMAT", "json"),
     ("NETWORK", "network1"),
     // proxyMetadata of the mesh, and `env`, which may hold anything.
-    ("ISTIO_META_DNS_CAPTURE", "false"),
+    ("ISTIO_META_DNS_CAPTURE", "true"),
     ("PROXY_CONFIG_XDS_AGENT", "true"),
     ("ENABLE_CLUSTER_TRUST_BUNDLE_API", "false"),
     ("SECRET_TTL", "12h"),

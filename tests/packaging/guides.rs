@@ -18,6 +18,7 @@ const FOREIGN: &[&str] = &[
     "CA_ADDR",
     "CANONICAL_SERVICE",
     "CA_TRUSTED_NODE_ACCOUNTS",
+    "CAP_DAC_READ_SEARCH",
     "CAP_NET_ADMIN",
     "CAP_NET_RAW",
     "ISTIO_INBOUND_PORTS",

@@ -75,6 +75,11 @@ fn its_environment_is_accepted_without_a_warning() {
     assert!(shown.succeeded && shown.err.is_empty(), "{}", shown.err);
     assert_eq!(shown.value("mode"), Some("shared"));
     assert_eq!(shown.value("timeouts.drain"), Some("25s"));
+    assert_eq!(
+        shown.value("ISTIO_META_DNS_CAPTURE"),
+        Some("true"),
+        "istio-cni captures it"
+    );
 }
 
 #[test]

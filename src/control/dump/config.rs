@@ -38,7 +38,7 @@ pub fn config(config: &Config) -> Value {
         "localNode": config.node_name.as_deref(),
         "proxyMode": match config.mode {
             NodeMode::Dedicated { .. } => "Dedicated",
-            NodeMode::Node => "Node",
+            NodeMode::Node(_) => "Node",
             NodeMode::Shared(_) => "Shared",
         },
         "proxyWorkloadInformation": workload.map(|info| json!({

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::Tunnel;
 use crate::dataplane::dial::{self, dial_source};
+use crate::dataplane::local::LocalError;
 use crate::dataplane::permission::permitted;
 use crate::dataplane::relay::{self, Closed, Connection, Side};
 use crate::dataplane::rt::{self, First, Socket};
@@ -20,6 +21,7 @@ use crate::dataplane::{demand, local, proxy_protocol};
 use crate::decision::authorize::{ConnectionFacts, Permit};
 use crate::decision::inbound::{InboundError, InboundRequest, InboundTarget, resolve};
 use crate::decision::missing;
+use crate::decision::route::Authority;
 use crate::hbone::connect::ConnectRequest;
 use crate::hbone::server::Respond;
 use crate::hbone::stream::Stream;
@@ -120,6 +122,10 @@ async fn prepare(
         );
         return refuse(503, &error, respond);
     }
+    let workload = match of_authority(shard, tunnel, &request.authority, workload).await {
+        Ok(workload) => workload,
+        Err(error) => return refuse(503, &error, respond),
+    };
     let inbound = InboundRequest {
         local: &workload,
         tunnel_local: tunnel.local,
@@ -150,6 +156,22 @@ async fn prepare(
     };
     let outcome = stage.run(&open, respond).await;
     Some((open, outcome))
+}
+
+/// The workload a stream is for; a hostname says nothing about which of those that share an address.
+async fn of_authority(
+    shard: &Shard,
+    tunnel: &Tunnel,
+    authority: &Authority,
+    owner: Arc<Workload>,
+) -> Result<Arc<Workload>, LocalError> {
+    match authority {
+        Authority::Hostname(..) => Ok(owner),
+        Authority::Address(to) => {
+            let to = SocketAddr::new(tunnel.local.ip(), to.port());
+            local::behind(shard, owner, to).await
+        }
+    }
 }
 
 /// Where the stream goes; what it names and nobody knows is asked for first, where that can be.

@@ -31,6 +31,10 @@ pub struct Options<'a> {
     pub pods: &'a [&'a str],
     /// Name, action and rules of policies.
     pub policies: &'a [(&'a str, &'a str, &'a str)],
+    /// Name and address of services, which have port 80 and no endpoint.
+    pub services: &'a [(&'a str, IpAddr)],
+    /// More settings, `NAME=VALUE`.
+    pub settings: &'a [&'a str],
     /// More variables.
     pub env: &'a [(&'a str, &'a str)],
 }
@@ -78,12 +82,16 @@ impl Shared {
         for (name, action, rules) in options.policies {
             state = state.policy(name, action, rules);
         }
+        for (name, vip) in options.services {
+            state = state.service(name, &[*vip], 80, 80);
+        }
         replace_file(&dir.path().join("state.yaml"), &state.to_yaml());
         let agent = Agent::listen(&dir.path().join("agent.sock"));
         let host = network.host(HOST);
         let mut command = host.command(binary);
         command
             .arg("proxy")
+            .args(options.settings.iter().flat_map(|s| ["--set", s]))
             .current_dir(dir.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())

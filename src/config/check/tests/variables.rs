@@ -22,6 +22,7 @@ use Fate::{Refused, Used, Warned};
 const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("PROXY_MODE", "dedicated", Used),
     ("PROXY_WORKLOAD_INFO", "a/b/c", Used),
+    ("CORELANE_CGROUP_ROOT", "/cg", Warned),
     ("ENABLE_PROXY", "true", Used),
     ("IPV6_ENABLED", "false", Used),
     ("NETWORK", "n", Used),
