@@ -188,6 +188,13 @@ fn settings() -> (BTreeSet<String>, BTreeSet<String>) {
             variables.extend(code(cells[2]).into_iter().filter(|name| is_variable(name)));
         }
     }
+    // Settings that are no single value have a sentence of their own.
+    for line in text("docs/configuration.md").lines() {
+        let name = line.strip_prefix("- `");
+        let name = name.and_then(|rest| rest.split_once("` is a list"));
+        names.extend(name.map(|(name, _)| name.to_owned()));
+    }
+    assert!(names.contains("forwards"), "lists are found");
     assert!(names.len() > 80 && variables.len() > 60, "the list is read");
     (names, variables)
 }
