@@ -173,16 +173,8 @@ async fn node(
     let quit = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
     let (mut names, pods) = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
-    let agent = home.map(|home| {
-        Agent::new(
-            &config,
-            home,
-            shards.mailboxes(),
-            pods,
-            &stopped,
-            &readiness,
-        )
-    });
+    let told = shards.mailboxes();
+    let agent = home.map(|home| Agent::new(&config, home, told, pods, &stopped, &readiness));
     let supervision = Supervision::new(hangups, &watchdog, &readiness, &state, &stopped, &config);
     let servers = servers::serve(
         endpoints,
