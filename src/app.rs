@@ -11,6 +11,7 @@ mod servers;
 pub mod shards;
 mod signals;
 mod state;
+mod supervision;
 mod workloads;
 
 use std::time::Duration;

@@ -9,6 +9,7 @@ pub mod problem;
 pub mod raw;
 pub mod schema;
 pub mod server;
+pub mod supervisor;
 pub mod tuning;
 
 mod defaults;

@@ -12,5 +12,6 @@ pub mod logging;
 pub mod readiness;
 pub mod revocation;
 mod spelling;
+pub mod supervisor;
 pub mod watch;
 pub mod zds;

@@ -1,102 +1,85 @@
-//! Files for packagers: the seccomp profile allows what the program needs and little else.
+//! Files for packagers and guides for operators: each is read as its user would read it and compared
+//! with the built program, so that nothing is shipped or written that does not hold.
 
 #[cfg(test)]
-mod seccomp {
-    use std::collections::BTreeSet;
+#[path = "packaging/chart.rs"]
+mod chart;
+#[cfg(test)]
+#[path = "packaging/guides.rs"]
+mod guides;
+#[cfg(test)]
+#[path = "packaging/hosts.rs"]
+mod hosts;
+#[cfg(test)]
+#[path = "packaging/image.rs"]
+mod image;
+#[cfg(test)]
+#[path = "packaging/kubernetes.rs"]
+mod kubernetes;
+#[cfg(test)]
+#[path = "packaging/packages.rs"]
+mod packages;
+#[cfg(test)]
+#[path = "packaging/seccomp.rs"]
+mod seccomp;
+#[cfg(test)]
+#[path = "packaging/supervised.rs"]
+mod supervised;
+#[cfg(test)]
+#[path = "packaging/systemd.rs"]
+mod systemd;
 
-    use serde_json::Value;
+#[cfg(test)]
+use reading::{Printed, config_show, run, text};
 
-    fn profile() -> Value {
-        serde_json::from_str(include_str!("../packaging/seccomp-corelane.json")).unwrap()
+#[cfg(test)]
+mod reading {
+    use std::path::Path;
+    use std::process::Command;
+
+    /// A file of this repository.
+    #[track_caller]
+    pub(crate) fn text(path: &str) -> String {
+        let full = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        std::fs::read_to_string(full).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// Calls that are allowed whatever their arguments.
-    fn allowed() -> BTreeSet<String> {
-        let profile = profile();
-        let rules = profile["syscalls"].as_array().unwrap().iter();
-        let unconditional =
-            rules.filter(|rule| rule["action"] == "SCMP_ACT_ALLOW" && rule["args"].is_null());
-        let names = unconditional.flat_map(|rule| rule["names"].as_array().unwrap().clone());
-        names
-            .map(|name| name.as_str().unwrap().to_owned())
-            .collect()
+    /// What a command of the program printed.
+    #[derive(Debug)]
+    pub(crate) struct Printed {
+        pub(crate) succeeded: bool,
+        pub(crate) out: String,
+        pub(crate) err: String,
     }
 
-    #[test]
-    fn what_is_not_named_is_refused_and_not_fatal() {
-        assert_eq!(profile()["defaultAction"], "SCMP_ACT_ERRNO");
-    }
-
-    #[test]
-    fn rings_sockets_pipes_and_pinning_are_allowed() {
-        let allowed = allowed();
-        let needed = [
-            "io_uring_setup",
-            "io_uring_enter",
-            "io_uring_register",
-            "epoll_pwait",
-            "eventfd2",
-            "accept4",
-            "connect",
-            "setsockopt",
-            "splice",
-            "pipe2",
-            "sched_setaffinity",
-            "inotify_add_watch",
-            "timerfd_settime",
-            "prlimit64",
-            "getrandom",
-            "futex",
-        ];
-        for name in needed {
-            assert!(allowed.contains(name), "{name}");
+    impl Printed {
+        /// The value of a setting in what `config show` printed.
+        pub(crate) fn value(&self, name: &str) -> Option<&str> {
+            let line = self.out.lines().find_map(|line| line.strip_prefix(name));
+            line.filter(|rest| rest.is_empty() || rest.starts_with(' '))
+                .map(str::trim)
         }
     }
 
-    #[test]
-    fn what_reaches_beyond_the_container_is_refused() {
-        let allowed = allowed();
-        let refused = [
-            "bpf",
-            "clone",
-            "clone3",
-            "delete_module",
-            "init_module",
-            "kexec_load",
-            "keyctl",
-            "mount",
-            "open_by_handle_at",
-            "perf_event_open",
-            "pivot_root",
-            "ptrace",
-            "reboot",
-            "setns",
-            "swapon",
-            "umount2",
-            "unshare",
-            "userfaultfd",
-        ];
-        for name in refused {
-            assert!(!allowed.contains(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn new_namespaces_are_masked_out_of_clone() {
-        /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET; see clone(2).
-        const NEW_NAMESPACES: u64 = 0x7e02_0000;
-        let profile = profile();
-        let rules = profile["syscalls"].as_array().unwrap();
-        let clone = rules
-            .iter()
-            .find(|rule| rule["names"] == serde_json::json!(["clone"]))
+    /// Runs the program with these arguments and this environment alone, in `dir`.
+    pub(crate) fn run(arguments: &[&str], env: &[(&str, &str)], dir: &Path) -> Printed {
+        let output = Command::new(env!("CARGO_BIN_EXE_corelane"))
+            .args(arguments)
+            .env_clear()
+            .envs(env.iter().copied())
+            .current_dir(dir)
+            .output()
             .unwrap();
-        let argument = &clone["args"][0];
-        assert_eq!(
-            (&argument["op"], &argument["index"]),
-            (&"SCMP_CMP_MASKED_EQ".into(), &0.into())
-        );
-        assert_eq!(argument["value"].as_u64(), Some(NEW_NAMESPACES));
-        assert_eq!(argument["valueTwo"], 0);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Printed {
+            succeeded: output.status.success(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+
+    /// The settings that a node with this environment and these arguments would start with.
+    pub(crate) fn config_show(arguments: &[&str], env: &[(&str, &str)], dir: &Path) -> Printed {
+        run(&[&["config", "show"], arguments].concat(), env, dir)
     }
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tonic::metadata::MetadataMap;
 
+use super::credentials::Certificates;
 use super::state::owner::SharedOwner;
 use crate::config::limits::DEMAND_QUEUE_MAX;
-use crate::config::{Config, server};
+use crate::config::{Config, NodeMode, server};
 use crate::control::grpc::channel::Channel;
 use crate::control::grpc::headers::{Headers, HeadersError, Token};
 use crate::control::grpc::{ConnectError, Server};
@@ -17,6 +19,8 @@ use crate::dataplane::demand::Asker;
 use crate::dataplane::shard::{Message, ShardMailbox};
 use crate::snapshot::Snapshot;
 use crate::snapshot::builder::Change;
+use crate::snapshot::exchange::Subscription;
+use crate::tls::credentials::{CredentialState, CredentialStore, Credentials, Validity};
 use crate::xds::cache::{Cache, CacheError, Kept, Pending};
 use crate::xds::client::{Client, Mode, Received};
 use crate::xds::conversation::{Connect, Conversation, LookUp, MeshState, Opened};
@@ -51,7 +55,7 @@ pub(crate) struct Discovery {
 
 impl Discovery {
     /// None without a control plane.
-    pub(crate) fn new(config: &Config) -> Option<Self> {
+    pub(crate) fn new(config: &Config, certificates: &Certificates) -> Option<Self> {
         let discovery = config.discovery.as_ref()?;
         let (node, left_out) = node::node(&discovery.node);
         for problem in left_out {
@@ -65,7 +69,7 @@ impl Discovery {
             Mode::All
         };
         Some(Self {
-            to: ToControlPlane::new(config, discovery),
+            to: ToControlPlane::new(config, discovery, certificates),
             client: Client::new(node, mode),
             cache: cache.map(|dir| Cache::new(dir, &origin)),
             on_demand: discovery.on_demand,
@@ -140,6 +144,8 @@ impl Discovery {
 struct ToControlPlane {
     server: Server,
     headers: Headers,
+    /// Shown as well where the token is given once: later it has expired.
+    own: Option<Subscription<CredentialStore>>,
 }
 
 /// No connection, or nothing to show the control plane.
@@ -152,8 +158,13 @@ enum OpenError {
 }
 
 impl ToControlPlane {
-    fn new(config: &Config, discovery: &server::Discovery) -> Self {
+    fn new(config: &Config, discovery: &server::Discovery, certificates: &Certificates) -> Self {
+        let authority = config.authority.as_ref();
+        // Nodes for many workloads have no certificate of their own.
+        let shows_own = matches!(config.mode, NodeMode::Dedicated { .. })
+            && authority.is_some_and(|authority| authority.renew_with_certificate);
         Self {
+            own: shows_own.then(|| certificates.subscribe()),
             server: Server {
                 address: discovery.address.clone(),
                 roots: discovery.roots.clone(),
@@ -176,9 +187,35 @@ impl Connect for ToControlPlane {
     type Error = OpenError;
 
     async fn connect(&mut self) -> Result<Opened<Channel>, OpenError> {
-        let headers = self.headers.read().await?;
-        let service = Box::pin(self.server.connect(None)).await?;
+        let own = self.own.as_ref().map(Subscription::load);
+        let own = own.and_then(|store| in_force(&store, SystemTime::now()));
+        let headers = headers(&self.headers, own.is_some()).await?;
+        let service = Box::pin(self.server.connect(own.as_deref())).await?;
         Ok(Opened { service, headers })
+    }
+}
+
+/// The certificate of the one workload, if it is valid.
+fn in_force(store: &CredentialStore, now: SystemTime) -> Option<Arc<Credentials>> {
+    store.entries().find_map(|(_, state)| match state {
+        CredentialState::Available(held) if held.validity(now) == Validity::Current => {
+            Some(Arc::clone(held))
+        }
+        CredentialState::Available(_)
+        | CredentialState::Initializing
+        | CredentialState::Unavailable(_) => None,
+    })
+}
+
+/// The headers of a stream. The token goes with them as long as it can be read; whoever shows a
+/// certificate may do without.
+async fn headers(headers: &Headers, has_certificate: bool) -> Result<MetadataMap, HeadersError> {
+    match headers.read().await {
+        Err(error) if has_certificate => {
+            tracing::debug!(target: "corelane::xds", "only the certificate is shown: {error}");
+            headers.without_token()
+        }
+        read => read,
     }
 }
 
@@ -331,5 +368,43 @@ async fn tell(
     if let Some(mailbox) = shards.get(shard) {
         // A shard that has ended asks no more.
         let _ = mailbox.send(Message::Told(key, answered));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::grpc::headers::Token;
+    use crate::model::identity::Identity;
+    use crate::tls::TlsOptions;
+    use crate::tls::dev_pki::Authority;
+
+    #[test]
+    fn a_certificate_is_shown_while_it_is_valid() {
+        let now = SystemTime::now();
+        let identity: Identity = "spiffe://cluster.local/ns/vms/sa/billing".parse().unwrap();
+        let authority = Authority::new("a", now).unwrap();
+        let held = authority.credentials(&identity, TlsOptions::default(), now);
+        let held = Arc::new(held.unwrap());
+        let after = held.not_after() + Duration::from_secs(1);
+        let store = |state| CredentialStore::new([(identity.clone(), state)]);
+        let available = store(CredentialState::Available(held));
+        assert!(in_force(&available, now).is_some());
+        assert!(in_force(&available, after).is_none());
+        assert!(in_force(&store(CredentialState::Initializing), now).is_none());
+        assert!(in_force(&CredentialStore::default(), now).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_gone_stops_only_those_without_a_certificate() {
+        let gone = Headers {
+            token: Token::File("/nonexistent/token".into()),
+            cluster_id: "c1".into(),
+            extra: Vec::new(),
+        };
+        assert!(headers(&gone, false).await.is_err());
+        let shown = headers(&gone, true).await.unwrap();
+        assert!(shown.get("authorization").is_none());
+        assert_eq!(shown.get("clusterid").unwrap(), "c1");
     }
 }

@@ -14,7 +14,7 @@ use crate::config::limits::SHARD_STUCK_AFTER;
 use crate::dataplane::shard::Message;
 
 /// Time shards get to end once everything was forced.
-const FORCE_GRACE: Duration = Duration::from_secs(2);
+pub(super) const FORCE_GRACE: Duration = Duration::from_secs(2);
 
 /// What an end needs.
 pub(super) struct Ending<'a> {

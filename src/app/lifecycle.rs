@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::Signal;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -18,14 +19,15 @@ use super::dns::Dns;
 use super::ending::Ending;
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards};
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use super::state::State;
+use super::supervision::Supervision;
 use super::workloads::{processes, prove_abilities};
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
 use crate::control::logging::{Filter, Logging, writer_options};
-use crate::control::readiness::Readiness;
+use crate::control::readiness::{Readiness, Task};
 use crate::control::revocation::RevocationFileError;
 use crate::dataplane::balance::Neighbour;
 use crate::dataplane::rt;
@@ -145,7 +147,7 @@ async fn node(
     log: &LogWriter,
     started: Instant,
 ) -> Result<(), RunError> {
-    let (mut signals, descriptors) = begin()?;
+    let (mut signals, hangups, descriptors) = begin()?;
     let readiness = Readiness::new(started);
     let home = prove_abilities(&config)?;
     let [state_task, proxy_task] = ["state manager", "proxy"].map(|name| readiness.task(name));
@@ -154,7 +156,7 @@ async fn node(
     let certificates = Certificates::start(&config, &state.current()).await?;
     let endpoints = servers::bind(&config)?;
     let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
-    let discovery = Discovery::new(&config);
+    let discovery = Discovery::new(&config, &certificates);
     let dns = Dns::bind(&config, &readiness)?;
     let started_from = Started {
         config: &config,
@@ -165,8 +167,7 @@ async fn node(
         hub: &hub,
         descriptors,
     };
-    let mut shards = start_shards(&started_from)?;
-    await_drivers(&mut shards).await?;
+    let mut shards = await_drivers(start_shards(&started_from)?).await?;
     certificates.tell(shards.mailboxes());
     let watchdog = shards.watchdog();
     let quit = Arc::new(Notify::new());
@@ -174,6 +175,7 @@ async fn node(
     let mailboxes = shards.mailboxes();
     let (mut names, pods) = dns.start(&config, &state, mailboxes.clone(), &stopped)?;
     let agent = home.map(|home| Agent::new(&config, (home, pods), mailboxes, &stopped, &readiness));
+    let supervision = Supervision::new(hangups, &watchdog, &readiness, &state, &stopped, &config);
     let servers = servers::serve(
         endpoints,
         Sources {
@@ -190,8 +192,7 @@ async fn node(
         },
         &stopped,
     );
-    proxy_task.done(now());
-    tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
+    announce(proxy_task, started, supervision);
     let background = Background {
         config: &config,
         state,
@@ -217,11 +218,19 @@ async fn node(
 }
 
 /// What comes before everything else: signals are caught, descriptors allowed.
-fn begin() -> Result<(Signals, u64), StartError> {
+fn begin() -> Result<(Signals, Signal, u64), StartError> {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(target: "corelane::app", version, "corelane starting");
     let signals = Signals::register().map_err(resource("the signal handlers"))?;
-    Ok((signals, raise_descriptors()))
+    let hangups = signals::hangups().map_err(resource("the signal handlers"))?;
+    Ok((signals, hangups, raise_descriptors()))
+}
+
+/// Sockets are bound, and shards run: tells everybody, now and later. Must run within a `LocalSet`.
+fn announce(proxy: Task, started: Instant, supervision: Supervision) {
+    proxy.done(now());
+    tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
+    tokio::task::spawn_local(supervision.keep());
 }
 
 /// Ends the node when it is called.
@@ -332,7 +341,7 @@ fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
 }
 
 /// Waits until every shard's driver runs.
-async fn await_drivers(shards: &mut Shards) -> Result<(), StartError> {
+async fn await_drivers(mut shards: Shards) -> Result<Shards, StartError> {
     let mut waiting = shards.count();
     while waiting > 0 {
         match shards.event().await {
@@ -358,5 +367,5 @@ async fn await_drivers(shards: &mut Shards) -> Result<(), StartError> {
             None => break,
         }
     }
-    Ok(())
+    Ok(shards)
 }

@@ -229,20 +229,39 @@ impl Watchdog {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
     use crate::dataplane::rt;
 
-    fn watchdog(shards: usize) -> (Watchdog, Vec<rt::Inbox<Message>>) {
+    /// Shards that do nothing, and answer pings by their heartbeats being set.
+    pub(crate) struct Watched {
+        pub(crate) heartbeats: Vec<Arc<AtomicU64>>,
+        _inboxes: Vec<rt::Inbox<Message>>,
+    }
+
+    pub(crate) fn watched(shards: usize) -> (Watchdog, Watched) {
         let (mailboxes, inboxes): (Vec<_>, _) = (0..shards).map(|_| rt::mailbox().unwrap()).unzip();
-        let watched = mailboxes
-            .into_iter()
-            .map(|mailbox| (mailbox, Arc::default()));
+        let heartbeats: Vec<Arc<AtomicU64>> = (0..shards).map(|_| Arc::default()).collect();
         let watchdog = Watchdog {
-            watched: watched.collect(),
+            watched: mailboxes.into_iter().zip(heartbeats.clone()).collect(),
             last: Arc::default(),
         };
-        (watchdog, inboxes)
+        let watched = Watched {
+            heartbeats,
+            _inboxes: inboxes,
+        };
+        (watchdog, watched)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Watched, watched};
+    use super::*;
+    use crate::dataplane::rt;
+
+    fn watchdog(shards: usize) -> (Watchdog, Watched) {
+        watched(shards)
     }
 
     fn block_on<F: Future>(future: F) -> F::Output {

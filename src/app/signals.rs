@@ -1,4 +1,4 @@
-//! What ends a node: SIGTERM, SIGINT, `/quitquitquit`; a second signal ends it at once.
+//! What ends a node: SIGTERM, SIGINT, `/quitquitquit`; a second signal ends it at once. SIGHUP does not.
 
 use std::io;
 
@@ -10,6 +10,14 @@ use tokio::sync::Notify;
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+}
+
+/// Takes SIGHUP over from now on, which would end the process otherwise.
+///
+/// # Errors
+/// Of sigaction(2).
+pub(crate) fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 impl Signals {

@@ -5,10 +5,12 @@
 mod overlay;
 pub(crate) mod owner;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use owner::{Owner, SharedOwner};
 
+use super::supervision::Reload;
 use crate::config::{Config, LocalStateSource};
 use crate::control::local_state::{self, LocalSource, LocalState, LocalStateError};
 use crate::control::watch::Watch;
@@ -22,6 +24,7 @@ pub(crate) struct State {
     loaded: LocalState,
     owner: SharedOwner,
     watch: Option<Watch>,
+    reload: Rc<Reload>,
 }
 
 impl State {
@@ -48,6 +51,7 @@ impl State {
             loaded,
             owner: Owner::shared(node, first, both),
             watch,
+            reload: Rc::default(),
         })
     }
 
@@ -66,13 +70,26 @@ impl State {
         SharedOwner::clone(&self.owner)
     }
 
+    /// How to have the file read again.
+    pub(crate) fn reload(&self) -> Rc<Reload> {
+        Rc::clone(&self.reload)
+    }
+
     /// Follows the file for ever: a good change is published, a bad one changes nothing.
     pub(crate) async fn follow(mut self, published: impl Fn(&Snapshot)) {
+        let reload = self.reload();
         let (Some(source), Some(mut watch)) = (self.source.clone(), self.watch.take()) else {
-            return std::future::pending().await;
+            // Nothing to read: whoever asks for it is told at once.
+            loop {
+                reload.asked().await;
+                reload.done();
+            }
         };
         loop {
-            watch.changed().await;
+            let asked = tokio::select! {
+                _ = watch.changed() => false,
+                () = reload.asked() => true,
+            };
             match source.load() {
                 Ok(next) => {
                     if let Some(snapshot) = self.publish(next) {
@@ -87,6 +104,9 @@ impl State {
                          {error}"
                     );
                 }
+            }
+            if asked {
+                reload.done();
             }
         }
     }

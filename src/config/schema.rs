@@ -201,6 +201,8 @@ impl Key {
         matches!(
             self,
             Self::NodeName
+                // As the files of `istioctl x workload entry configure` have it.
+                | Self::TrustDomain
                 | Self::LocalState
                 | Self::LocalStateInline
                 | Self::IdentityDir

@@ -9,7 +9,6 @@ pub(super) enum Rule {
     /// A boolean; refused when `true`, fine when `false`.
     RefuseTrue,
     /// A warning unless empty.
-    #[expect(dead_code, reason = "no variable that only deserves a warning is left")]
     Warn,
 }
 
@@ -38,12 +37,21 @@ pub(super) const NO_NODE: &str = "only a node in mode `node` tells local workloa
 pub(super) const NO_OWN_WORKLOAD: &str = "a dedicated node takes it from PROXY_WORKLOAD_INFO";
 
 /// All of them. A family stands after the members that have a row of their own.
-pub(super) const VARIABLES: &[Variable] = &[Variable {
-    name: "FAKE_CA",
-    rule: Rule::RefuseTrue,
-    what: "a fake certificate authority",
-    instead: "make a throw-away one with `corelane dev pki`",
-}];
+pub(super) const VARIABLES: &[Variable] = &[
+    Variable {
+        name: "FAKE_CA",
+        rule: Rule::RefuseTrue,
+        what: "a fake certificate authority",
+        instead: "make a throw-away one with `corelane dev pki`",
+    },
+    // The reference's chart sets it, and nothing reads it any more.
+    Variable {
+        name: "INPOD_ENABLED",
+        rule: Rule::Warn,
+        what: "a shared node always serves workloads in their own namespaces",
+        instead: "",
+    },
+];
 
 /// Node metadata this node reads itself; other entries only matter to a control plane.
 pub(super) const METADATA_READ: [&str; 4] = [

@@ -131,6 +131,8 @@ fn every_port_of_a_shared_node_answers_each_client_as_it_should(driver: Driver) 
             driver,
             pods: &["a", "b"],
             policies: &[],
+            services: &[],
+            settings: &[],
             // So that the node takes tunnels to itself.
             env: &[
                 ("POD_NAME", "b"),

@@ -319,6 +319,8 @@ fn a_waypoint_that_is_a_pod_of_a_shared_node_is_reached_in_its_own_namespace(dri
         driver,
         pods: &pods,
         policies: &[],
+        services: &[],
+        settings: &[],
         env: &[],
     };
     let uid = "cluster1//Pod/default/waypoint";

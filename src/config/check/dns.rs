@@ -36,8 +36,10 @@ enum ProxyAddress {
     At(SocketAddr),
 }
 
-/// Off unless capture or an address asks for it; of the two the one with the higher precedence decides.
-pub(super) fn listen(r: &mut Resolver, ipv6: bool) -> Vec<SocketAddr> {
+/// Capture or an address asks for it; of the two the one with the higher precedence decides. Without
+/// either it is on only in mode `shared`, where the node's agent captures the queries of workloads
+/// (spec: dns-socks.md A1).
+pub(super) fn listen(r: &mut Resolver, shared: bool, ipv6: bool) -> Vec<SocketAddr> {
     let captured_at = proxy_address(r, ipv6);
     let capture = r.winner(Key::DnsCapture, &Capture);
     if let Some((on, origin)) = &capture {
@@ -52,7 +54,7 @@ pub(super) fn listen(r: &mut Resolver, ipv6: bool) -> Vec<SocketAddr> {
         }
         (Some((given, from)), _) => (given.unwrap_or_default(), from),
         (None, Some((on, by))) => (if on { captured_at } else { Vec::new() }, by),
-        (None, None) => (Vec::new(), Origin::Default),
+        (None, None) => (if shared { captured_at } else { Vec::new() }, Origin::Default),
     };
     if addresses.is_empty() && r.is_given(Key::DnsProxyAddr) {
         let origin = r.origin_of(Key::DnsProxyAddr);

@@ -29,13 +29,14 @@ pub(super) fn listeners(
     let inbound = proxy(Key::ListenInbound, INBOUND_PORT);
     let socks5 = socks5(r).filter(|_| enable_proxy);
     // Each workload of a shared node has a loopback of its own, which is looked at when it comes.
-    let ipv6_loopback = r.raw.host.ipv6_loopback || mode.is_some_and(|m| m.shared().is_some());
+    let shared = mode.is_some_and(|mode| mode.shared().is_some());
+    let ipv6_loopback = r.raw.host.ipv6_loopback || shared;
     let listeners = Listeners {
         outbound,
         inbound_plaintext,
         inbound,
         socks5,
-        dns: super::dns::listen(r, ipv6 && ipv6_loopback),
+        dns: super::dns::listen(r, shared, ipv6 && ipv6_loopback),
         admin: admin(r, ipv6),
         stats: stats(r, ipv6),
         readiness: r.get(

@@ -114,6 +114,8 @@ impl Shared {
             .env("CORELANE_DRIVER", options.driver.as_str())
             .env("ZTUNNEL_WORKER_THREADS", "2")
             .env("INPOD_UDS", "agent.sock")
+            // On by itself, and then the machine's own name servers would matter.
+            .env("ISTIO_META_DNS_CAPTURE", "false")
             .env("RUST_BACKTRACE", "1")
             .envs(options.env.iter().copied());
         let addresses = Addresses::at(Ipv4Addr::LOCALHOST);

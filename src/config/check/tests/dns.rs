@@ -11,7 +11,7 @@ fn on(env: &[(&str, &str)]) -> Vec<String> {
 const BOTH: [&str; 2] = ["127.0.0.1:15053", "[::1]:15053"];
 
 #[test]
-fn the_proxy_runs_when_capture_asks_for_it_in_any_case() {
+fn the_proxy_runs_when_capture_asks_for_it_in_any_case_and_by_itself_in_mode_shared() {
     assert_eq!(on(&[]), Vec::<String>::new());
     for (text, runs) in [
         ("true", true),
@@ -24,6 +24,14 @@ fn the_proxy_runs_when_capture_asks_for_it_in_any_case() {
         let addresses = on(&[("ISTIO_META_DNS_CAPTURE", text)]);
         let expected: &[&str] = if runs { &BOTH } else { &[] };
         assert_eq!(addresses, expected, "{text}");
+    }
+    let shared = ("PROXY_MODE", "shared");
+    let shared_off = [shared, ("ISTIO_META_DNS_CAPTURE", "false")];
+    for (env, expected) in [(&[shared][..], &BOTH[..]), (&shared_off, &[])] {
+        let given = [&[("LOCAL_XDS_PATH", "s"), ("CORELANE_IDENTITY_DIR", "i")], env].concat();
+        let checked = check(raw(&given, &[], &[])).unwrap();
+        let addresses = checked.config.listeners.dns.iter().map(ToString::to_string);
+        assert_eq!(addresses.collect::<Vec<_>>(), expected, "{env:?}");
     }
     let odd = with_env(&[("ISTIO_META_DNS_CAPTURE", "yes")]).unwrap();
     assert_eq!(odd.warnings.len(), 1);
