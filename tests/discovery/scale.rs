@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use corelane::proto::discovery::Resource;
-use corelane_harness::node::Node;
 use corelane_harness::{apps, clock, requirements};
 
 use crate::mesh::Mesh;
@@ -25,15 +24,6 @@ fn mesh_of(count: u32, generation: u32) -> Vec<Resource> {
     (0..count).map(one).collect()
 }
 
-/// A size of a node's memory in bytes, by its name in /proc.
-fn memory(node: &Node, name: &str) -> u64 {
-    let pid = node.process().pid().as_raw_nonzero();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    let kib = line.split_whitespace().nth(1).unwrap();
-    kib.parse::<u64>().unwrap() * 1024
-}
-
 #[test]
 fn a_large_push_delays_no_connection_and_costs_no_more_than_twice_the_memory() {
     let count = u32::try_from(requirements::number("DISCOVERY_WORKLOADS", 20_000)).unwrap();
@@ -44,7 +34,7 @@ fn a_large_push_delays_no_connection_and_costs_no_more_than_twice_the_memory() {
     let _client = mesh.launch("client", &plane.url(), &[]);
     let _to_client = plane.stream_with(mesh.workloads(), vec![]);
     mesh.wait_ready("client");
-    let empty = memory(&server, "VmRSS");
+    let empty = server.process().memory("VmRSS");
     let mut connection = mesh.connect();
     // The calmest of several pushes: what else runs on the machine pauses connections too.
     let (mut calmest, mut steady) = (Duration::MAX, 0);
@@ -65,11 +55,11 @@ fn a_large_push_delays_no_connection_and_costs_no_more_than_twice_the_memory() {
         }
         calmest = calmest.min(longest);
         if generation == 0 {
-            steady = memory(&server, "VmRSS");
+            steady = server.process().memory("VmRSS");
         }
     }
     to_server.push(AUTHORIZATION, vec![], &[]);
-    let peak = memory(&server, "VmHWM");
+    let peak = server.process().memory("VmHWM");
     println!(
         "{count} workloads: calmest {calmest:?}, {empty} bytes empty, {steady} full, {peak} peak"
     );

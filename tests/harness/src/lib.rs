@@ -12,6 +12,7 @@ pub mod clock;
 pub mod conversation;
 pub mod hosts;
 pub mod http;
+pub mod load;
 pub mod loopback;
 pub mod metrics;
 pub mod node;

@@ -1,0 +1,76 @@
+//! Certificates are renewed while connections are made and used: nobody notices.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use corelane::tls::certificate::Certificate;
+use corelane_harness::wire::Tunnel;
+use corelane_harness::{apps, clock};
+
+use crate::authority::Ca;
+use crate::certificates::nodes;
+use crate::mesh::Mesh;
+use crate::plane::{PATIENCE, Plane};
+use crate::resources::{a_workload, workload};
+
+const HBONE: u16 = 15_008;
+/// Port of the forward to the address at which the test takes tunnels itself.
+const PROBE: u16 = 5_440;
+
+/// Serial numbers of the certificates that server and client show.
+fn shown(mesh: &Mesh, ca: &Ca, probe: &TcpListener) -> [String; 2] {
+    let to = SocketAddr::new(mesh.server_ip(), HBONE);
+    let tunnel = Tunnel::open(to, &mesh.certificate("client")).unwrap();
+    let server = tunnel.server_chain()[0].clone();
+    let _waiting = mesh.connector(PROBE)().unwrap();
+    let client = ca.client_of(apps::accept_within(probe, PATIENCE).unwrap());
+    [server, client].map(|leaf| Certificate::read(&leaf).unwrap().serial_decimal())
+}
+
+/// 200 requests a second for at least `span`, and until each node has renewed its certificate so often.
+fn rotate(lifetime: Duration, span: Duration, renewals: usize) {
+    let (mut mesh, plane) = (Mesh::new(), Plane::start());
+    let probe_ip = mesh.ip(5).into();
+    mesh.forward(PROBE, SocketAddr::new(probe_ip, 80), "client");
+    let probe = apps::listen(probe_ip, HBONE);
+    let ca = Ca::start(lifetime);
+    let mut all = mesh.workloads();
+    all.push(workload(a_workload("probe", probe_ip, "elsewhere")));
+    let _nodes = nodes(&mesh, &plane, &ca, (&all, &[]));
+    let first = shown(&mesh, &ca, &probe);
+    let load = mesh.load();
+    let began = clock::now();
+    let mut issued = BTreeMap::<String, usize>::new();
+    let limit = span + lifetime * u32::try_from(renewals + 4).unwrap();
+    clock::wait_for("the renewals", limit, || {
+        while let Some(next) = ca.try_next() {
+            let account = next.identity.service_account.to_string();
+            *issued.entry(account).or_default() += 1;
+        }
+        // The first is no renewal.
+        let renewed = |account| issued.get(account).is_some_and(|count| *count > renewals);
+        let whole = began.elapsed() >= span && renewed("client") && renewed("server");
+        (whole || load.failed() > 0).then_some(())
+    });
+    let (elapsed, last) = (began.elapsed(), shown(&mesh, &ca, &probe));
+    let done = load.stop();
+    println!("{elapsed:?}, issued {issued:?}, shown {first:?} then {last:?}, {done:?}");
+    // A machine that is busy otherwise may not keep the rate.
+    let seconds = usize::try_from(elapsed.as_secs()).unwrap();
+    done.assert_whole(seconds * 150);
+    for (before, after) in first.iter().zip(&last) {
+        assert_ne!(before, after, "the certificate that is shown has changed");
+    }
+}
+
+#[test]
+fn certificates_are_renewed_under_load_and_no_request_fails() {
+    rotate(Duration::from_secs(8), Duration::ZERO, 2);
+}
+
+#[test]
+#[ignore = "long: five minutes"]
+fn certificates_of_twenty_seconds_are_renewed_for_five_minutes_and_no_request_fails() {
+    rotate(Duration::from_secs(20), Duration::from_mins(5), 25);
+}
