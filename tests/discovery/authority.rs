@@ -37,6 +37,8 @@ pub(crate) struct Issued {
     /// PEM.
     pub(crate) leaf: String,
     pub(crate) token: Option<String>,
+    /// Valid until then.
+    pub(crate) until: SystemTime,
 }
 
 /// A running authority. Dropped, it is gone with all its connections.
@@ -101,6 +103,7 @@ impl Signer {
             identity,
             leaf,
             token,
+            until: now + self.lifetime,
         };
         // A test that has seen enough listens no more.
         let _ = self.issued.send(issued);

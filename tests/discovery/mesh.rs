@@ -21,7 +21,7 @@ use crate::plane::PATIENCE;
 use crate::resources::{a_workload, workload};
 
 /// Port of the client's forward to the application.
-const FORWARD: u16 = 5_432;
+pub(crate) const FORWARD: u16 = 5_432;
 
 /// Addresses, certificates and the application.
 pub(crate) struct Mesh {

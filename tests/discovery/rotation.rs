@@ -1,16 +1,19 @@
-//! Certificates are renewed while connections are made and used: nobody notices.
+//! Certificates are renewed while connections are made and used: no request fails. Only a connection
+//! that outlives the certificates of its tunnel ends, and with them: a tunnel is no older than what it was
+//! proven with.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use corelane::tls::certificate::Certificate;
+use corelane_harness::load::Load;
 use corelane_harness::wire::Tunnel;
 use corelane_harness::{apps, clock};
 
 use crate::authority::Ca;
 use crate::certificates::nodes;
-use crate::mesh::Mesh;
+use crate::mesh::{FORWARD, Mesh};
 use crate::plane::{PATIENCE, Plane};
 use crate::resources::{a_workload, workload};
 
@@ -45,12 +48,21 @@ fn rotate(lifetime: Duration, span: Duration, renewals: usize) {
     all.push(workload(a_workload("probe", probe_ip, "elsewhere")));
     let _nodes = nodes(&mesh, &plane, &ca, (&all, &[]));
     let first = shown(&mesh, &ca, &probe);
-    let load = mesh.load();
+    let connect = || mesh.connector(FORWARD);
+    let mut load = Load::new(None)
+        .brief(25, 8, connect())
+        .brief(25, 8, connect());
+    for _ in 0..4 {
+        load = load.short(25, connect());
+    }
+    // These outlive certificates; their tunnels do not.
+    let staying = Load::new(None).long(50, 20, connect());
     let began = clock::now();
-    let mut issued = BTreeMap::<String, usize>::new();
+    let (mut issued, mut ends) = (BTreeMap::<String, usize>::new(), Vec::new());
     let limit = span + lifetime * u32::try_from(renewals + 4).unwrap();
     clock::wait_for("the renewals", limit, || {
         while let Some(next) = ca.try_next() {
+            ends.push(next.until);
             let account = next.identity.service_account.to_string();
             *issued.entry(account).or_default() += 1;
         }
@@ -60,19 +72,35 @@ fn rotate(lifetime: Duration, span: Duration, renewals: usize) {
         (whole || load.failed() > 0).then_some(())
     });
     let (elapsed, last) = (began.elapsed(), shown(&mesh, &ca, &probe));
-    let done = load.stop();
+    let (done, stayed) = (load.stop(), staying.stop());
     println!("{elapsed:?}, issued {issued:?}, shown {first:?} then {last:?}, {done:?}");
+    println!("staying: {stayed:?}");
     // A machine that is busy otherwise may not keep the rate.
     let seconds = usize::try_from(elapsed.as_secs()).unwrap();
-    done.assert_whole(seconds * 150);
+    done.assert_whole(seconds * 110);
+    assert!(stayed.requests >= seconds * 35, "{stayed:?}");
+    for (at, what) in &stayed.failures {
+        let is_end = ends.iter().any(|end| ended_then(*end, *at));
+        assert!(
+            is_end,
+            "{what}, at {at:?}, with certificates until {ends:?}"
+        );
+    }
     for (before, after) in first.iter().zip(&last) {
         assert_ne!(before, after, "the certificate that is shown has changed");
     }
 }
 
+/// Whether a connection that was found closed `at` that time ended with a certificate, whose end is kept
+/// in whole seconds. Each connection is looked at every 0.4 s.
+fn ended_then(end: SystemTime, at: SystemTime) -> bool {
+    let (early, late) = (Duration::from_millis(1_100), Duration::from_millis(1_500));
+    end - early <= at && at <= end + late
+}
+
 #[test]
 fn certificates_are_renewed_under_load_and_no_request_fails() {
-    rotate(Duration::from_secs(8), Duration::ZERO, 2);
+    rotate(Duration::from_secs(8), Duration::from_secs(11), 2);
 }
 
 #[test]

@@ -63,6 +63,8 @@ mod malformed;
 #[cfg(test)]
 mod operate;
 #[cfg(test)]
+mod options;
+#[cfg(test)]
 mod passthrough;
 #[cfg(test)]
 mod recheck;
@@ -72,3 +74,5 @@ mod reload;
 mod shared;
 #[cfg(test)]
 mod socks;
+#[cfg(test)]
+mod takeover;

@@ -6,13 +6,13 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::apps;
 use crate::hosts::Host;
 
 /// Failures a worker describes; more are counted only.
-const DESCRIBED_MAX: usize = 10;
+const DESCRIBED_MAX: usize = 1_000;
 
 /// What workers have done.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +23,8 @@ pub struct Done {
     pub connections: usize,
     /// Round trips and connections that failed.
     pub failed: usize,
-    /// The first failures of each worker, with the time since it began.
-    pub failures: Vec<String>,
+    /// The first failures of each worker: when they were noticed, and what they were.
+    pub failures: Vec<(SystemTime, String)>,
     /// Longest round trip, with its connect where it had one.
     pub slowest: Duration,
 }
@@ -68,19 +68,33 @@ impl Load {
     /// turn. One that fails is replaced.
     #[must_use]
     pub fn long(self, rate: u32, count: usize, connect: impl Connect) -> Self {
+        self.holding(rate, (count, u32::MAX), connect)
+    }
+
+    /// Adds a worker that makes `rate` round trips a second on one connection, which it ends in order
+    /// and replaces after every `requests`.
+    #[must_use]
+    pub fn brief(self, rate: u32, requests: u32, connect: impl Connect) -> Self {
+        self.holding(rate, (1, requests), connect)
+    }
+
+    fn holding(self, rate: u32, (count, requests): (usize, u32), connect: impl Connect) -> Self {
         self.worker(move |worker| {
-            let mut held: Vec<Option<TcpStream>> = (0..count).map(|_| None).collect();
+            let mut held: Vec<Option<(TcpStream, u32)>> = (0..count).map(|_| None).collect();
             worker.run(rate, |number, done| {
                 let index = usize::try_from(number).unwrap_or_default() % count;
-                let mut stream = match held[index].take() {
-                    Some(stream) => stream,
+                let (mut stream, asked) = match held[index].take() {
+                    Some(held) => held,
                     None => {
                         done.connections += 1;
-                        connect()?
+                        (connect()?, 0)
                     }
                 };
                 ask(&mut stream, number)?;
-                held[index] = Some(stream);
+                if asked + 1 == requests {
+                    return end(&stream);
+                }
+                held[index] = Some((stream, asked + 1));
                 Ok(())
             })
         })
@@ -170,9 +184,8 @@ impl Worker {
                     done.failed += 1;
                     self.failed.fetch_add(1, Ordering::Relaxed);
                     if done.failures.len() < DESCRIBED_MAX {
-                        let at = before.duration_since(began);
-                        done.failures
-                            .push(format!("request {number} at {at:?}: {error}"));
+                        let what = format!("request {number}: {error}");
+                        done.failures.push((SystemTime::now(), what));
                     }
                 }
             }
