@@ -67,12 +67,11 @@ pub(crate) fn addresses(server: SocketAddr, from: IpAddr, name: &str) -> Vec<Ipv
         ),
         "{reply:?}"
     );
-    let found = reply
-        .answers
-        .iter()
-        .filter_map(|record| match &record.data {
-            RData::A(A(ip)) => Some(*ip),
-            _ => None,
-        });
-    found.collect()
+    let mut found = Vec::new();
+    for record in &reply.answers {
+        if let RData::A(A(ip)) = &record.data {
+            found.push(*ip);
+        }
+    }
+    found
 }

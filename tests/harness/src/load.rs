@@ -1,5 +1,5 @@
-//! A steady load: workers that make round trips with echoing applications at a given rate, until they are
-//! stopped, and what came of it. The rate is kept on average: a worker that was held up catches up.
+//! A steady load: callers that make round trips with echoing applications at a given rate, until they are
+//! stopped, and what came of it. The rate is kept on average: a caller that was held up catches up.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::apps;
 use crate::hosts::Host;
 
-/// Failures a worker describes; more are counted only.
+/// Failures a caller describes; more are counted only.
 const DESCRIBED_MAX: usize = 1_000;
 
-/// What workers have done.
+/// What callers have done.
 #[derive(Clone, Debug, Default)]
 pub struct Done {
     /// Round trips that were right.
@@ -23,39 +23,39 @@ pub struct Done {
     pub connections: usize,
     /// Round trips and connections that failed.
     pub failed: usize,
-    /// The first failures of each worker: when they were noticed, and what they were.
+    /// The first failures of each caller: when they were noticed, and what they were.
     pub failures: Vec<(SystemTime, String)>,
     /// Longest round trip, with its connect where it had one.
     pub slowest: Duration,
 }
 
-/// Running workers. Dropped, they end with the request they are at.
+/// Running callers. Dropped, they end with the request they are at.
 #[derive(Debug)]
 pub struct Load {
     host: Option<Host>,
     stop: Arc<AtomicBool>,
     failed: Arc<AtomicUsize>,
-    workers: Vec<JoinHandle<Done>>,
+    callers: Vec<JoinHandle<Done>>,
 }
 
 impl Load {
-    /// No worker yet; they will run on `host`, or here.
+    /// No caller yet; they will run on `host`, or here.
     #[must_use]
     pub fn new(host: Option<Host>) -> Self {
         Self {
             host,
             stop: Arc::default(),
             failed: Arc::default(),
-            workers: Vec::new(),
+            callers: Vec::new(),
         }
     }
 
-    /// Adds a worker that `rate` times a second opens a connection, makes a round trip and ends it in
+    /// Adds a caller that `rate` times a second opens a connection, makes a round trip and ends it in
     /// order.
     #[must_use]
     pub fn short(self, rate: u32, connect: impl Connect) -> Self {
-        self.worker(move |worker| {
-            worker.run(rate, |number, done| {
+        self.caller(move |caller| {
+            caller.run(rate, |number, done| {
                 let mut stream = connect()?;
                 done.connections += 1;
                 ask(&mut stream, number)?;
@@ -64,14 +64,14 @@ impl Load {
         })
     }
 
-    /// Adds a worker that holds `count` connections and makes `rate` round trips a second on them, in
+    /// Adds a caller that holds `count` connections and makes `rate` round trips a second on them, in
     /// turn. One that fails is replaced.
     #[must_use]
     pub fn long(self, rate: u32, count: usize, connect: impl Connect) -> Self {
         self.holding(rate, (count, u32::MAX), connect)
     }
 
-    /// Adds a worker that makes `rate` round trips a second on one connection, which it ends in order
+    /// Adds a caller that makes `rate` round trips a second on one connection, which it ends in order
     /// and replaces after every `requests`.
     #[must_use]
     pub fn brief(self, rate: u32, requests: u32, connect: impl Connect) -> Self {
@@ -79,9 +79,9 @@ impl Load {
     }
 
     fn holding(self, rate: u32, (count, requests): (usize, u32), connect: impl Connect) -> Self {
-        self.worker(move |worker| {
+        self.caller(move |caller| {
             let mut held: Vec<Option<(TcpStream, u32)>> = (0..count).map(|_| None).collect();
-            worker.run(rate, |number, done| {
+            caller.run(rate, |number, done| {
                 let index = usize::try_from(number).unwrap_or_default() % count;
                 let (mut stream, asked) = match held[index].take() {
                     Some(held) => held,
@@ -106,7 +106,7 @@ impl Load {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Ends all workers.
+    /// Ends all callers.
     ///
     /// # Panics
     /// If one has panicked.
@@ -114,8 +114,8 @@ impl Load {
     pub fn stop(mut self) -> Done {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Done::default();
-        for worker in self.workers.drain(..) {
-            let done = worker.join().expect("a worker");
+        for caller in self.callers.drain(..) {
+            let done = caller.join().expect("a caller");
             all.requests += done.requests;
             all.connections += done.connections;
             all.failed += done.failed;
@@ -125,13 +125,13 @@ impl Load {
         all
     }
 
-    fn worker(mut self, work: impl FnOnce(Worker) -> Done + Send + 'static) -> Self {
-        let worker = Worker {
+    fn caller(mut self, work: impl FnOnce(Caller) -> Done + Send + 'static) -> Self {
+        let caller = Caller {
             stop: Arc::clone(&self.stop),
             failed: Arc::clone(&self.failed),
         };
-        let work = move || work(worker);
-        self.workers.push(match &self.host {
+        let work = move || work(caller);
+        self.callers.push(match &self.host {
             Some(host) => host.spawn(work),
             None => std::thread::spawn(work),
         });
@@ -157,17 +157,17 @@ impl Done {
     }
 }
 
-/// Makes the connections of a worker.
+/// Makes the connections of a caller.
 pub trait Connect: Fn() -> io::Result<TcpStream> + Send + 'static {}
 
 impl<T: Fn() -> io::Result<TcpStream> + Send + 'static> Connect for T {}
 
-struct Worker {
+struct Caller {
     stop: Arc<AtomicBool>,
     failed: Arc<AtomicUsize>,
 }
 
-impl Worker {
+impl Caller {
     fn run(&self, rate: u32, mut request: impl FnMut(u32, &mut Done) -> io::Result<()>) -> Done {
         let (began, pause) = (Instant::now(), Duration::from_secs(1) / rate);
         let mut done = Done::default();
