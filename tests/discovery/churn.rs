@@ -1,4 +1,4 @@
-//! Policies and endpoints change many times a second while connections are made: what was acknowledged
+//! Policies, endpoints and waypoints change many times a second while connections are made: what was acknowledged
 //! counts for every connection that begins after it, and whoever is permitted notices nothing.
 
 use std::io::{self, Write as _};
@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use corelane::proto::discovery::Resource;
 use corelane_harness::apps::{self, Server};
+use corelane_harness::load::Load;
+use corelane_harness::node::Node;
 use corelane_harness::{clock, requirements};
 
 use crate::mesh::Mesh;
-use crate::plane::{ADDRESS, AUTHORIZATION, Plane};
-use crate::resources::{a_workload, backing, deny_account, service, workload};
+use crate::plane::{ADDRESS, AUTHORIZATION, Plane, Stream};
+use crate::resources::{a_workload, backing, deny_account, service, waypoint, workload};
 
 /// Between two changes.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -27,6 +30,8 @@ const OTHER: u16 = 5_450;
 /// sends everything back.
 const WHERE: u16 = 5_451;
 const ECHO: u16 = 5_452;
+/// Port of the applications that answer with their address.
+const WHERE_APP: u16 = 8_081;
 
 /// Which state is in force: 2n after change n was acknowledged, 2n + 1 while change n + 1 is under way.
 #[derive(Clone, Default)]
@@ -157,65 +162,122 @@ fn policies(changes: u64) {
     assert!(seen.settled.iter().all(|count| *count > 20), "{seen:?}");
 }
 
-fn endpoints(changes: u64) {
-    let (mut mesh, plane) = (Mesh::new(), Plane::start());
-    let vip = Ipv4Addr::new(10, 9, 0, 1);
-    mesh.forward(WHERE, (vip, 8_081).into(), "client");
-    mesh.forward(ECHO, (vip, mesh.app_port()).into(), "client");
-    let ips = [mesh.ip(2), mesh.ip(3)];
-    let _where = ips.map(|ip| {
-        Server::start_here(ip.into(), 8_081, move |mut stream| {
-            let _ = stream.write_all(&ip.octets());
-        })
-    });
-    let _echo = Server::start_here(ips[1].into(), mesh.app_port(), apps::echo);
-    // The endpoint of the service is the first or the second server.
-    let all = move |at: u64| {
-        let server = |number: u64, name: &str| {
-            let ip = ips[usize::from(number == 1)];
-            let one = a_workload(name, ip.into(), name);
-            workload(if number == at {
-                backing(one, "moving")
-            } else {
-                one
+/// Nodes of both servers, whose applications say where they are or send everything back, and of the
+/// client, with that state.
+struct Servers {
+    mesh: Mesh,
+    to_client: Stream,
+    _nodes: [Node; 3],
+    _streams: Vec<Stream>,
+    _apps: [Server; 3],
+    _plane: Plane,
+}
+
+impl Servers {
+    /// The forwards of the client lead to `target`.
+    fn start(target: impl Fn(&Mesh) -> Ipv4Addr, all: impl Fn(&Mesh) -> Vec<Resource>) -> Self {
+        let (mut mesh, plane) = (Mesh::new(), Plane::start());
+        let (target, echo_port) = (target(&mesh), mesh.app_port());
+        mesh.forward(WHERE, (target, WHERE_APP).into(), "client");
+        mesh.forward(ECHO, (target, echo_port).into(), "client");
+        let where_at = |ip: Ipv4Addr| {
+            Server::start_here(ip.into(), WHERE_APP, move |mut stream| {
+                let _ = stream.write_all(&ip.octets());
             })
         };
-        vec![server(0, "server"), server(1, "second")]
+        let second = mesh.ip(3);
+        let apps = [
+            where_at(mesh.ip(2)),
+            where_at(second),
+            Server::start_here(second.into(), echo_port, apps::echo),
+        ];
+        let mut all = all(&mesh);
+        all.push(workload(a_workload("client", mesh.client_ip(), "client")));
+        let mut streams = Vec::new();
+        let nodes = ["server", "second", "client"].map(|name| {
+            let node = mesh.launch(name, &plane.url(), &[]);
+            streams.push(plane.stream_with(all.clone(), vec![]));
+            mesh.wait_ready(name);
+            node
+        });
+        Self {
+            to_client: streams.pop().unwrap(),
+            mesh,
+            _nodes: nodes,
+            _streams: streams,
+            _apps: apps,
+            _plane: plane,
+        }
+    }
+
+    /// Changes what the client's node knows: after an odd number connections lead to the second server,
+    /// else to the first.
+    fn churn(mut self, changes: u64, change: impl Fn(&Mesh, bool) -> Vec<Resource>) {
+        let load = Load::new(None).short(50, self.mesh.connector(ECHO)).long(
+            50,
+            10,
+            self.mesh.connector(ECHO),
+        );
+        let (reached, second) = (self.mesh.connector(WHERE), self.mesh.ip(3));
+        let seen = churn(
+            changes,
+            move || {
+                let mut ip = [0; 4];
+                io::Read::read_exact(&mut reached()?, &mut ip)?;
+                Ok(u64::from(Ipv4Addr::from(ip) == second))
+            },
+            |number| {
+                let changed = change(&self.mesh, number % 2 == 1);
+                self.to_client.push(ADDRESS, changed, &[]);
+            },
+        );
+        let done = load.stop();
+        println!("permitted: {done:?}");
+        done.assert_whole(1);
+        assert!(seen.settled.iter().all(|count| *count > 20), "{seen:?}");
+    }
+}
+
+/// Both servers; one of them backs the service.
+fn backed_by(mesh: &Mesh, second: bool) -> Vec<Resource> {
+    let server = |last, name: &str, backs: bool| {
+        let one = a_workload(name, mesh.ip(last).into(), name);
+        workload(if backs { backing(one, "moving") } else { one })
     };
-    let echo_port = u32::from(mesh.app_port());
-    let mut both = vec![service(
-        "moving",
-        vip.into(),
-        &[(8_081, 8_081), (echo_port, echo_port)],
-    )];
-    both.extend(all(0));
-    both.push(workload(a_workload("client", mesh.client_ip(), "client")));
-    let mut streams = Vec::new();
-    let nodes = ["server", "second", "client"].map(|name| {
-        let node = mesh.launch(name, &plane.url(), &[]);
-        streams.push(plane.stream_with(both.clone(), vec![]));
-        mesh.wait_ready(name);
-        node
-    });
-    let mut to_client = streams.pop().unwrap();
-    let load = corelane_harness::load::Load::new(None)
-        .short(50, mesh.connector(ECHO))
-        .long(50, 10, mesh.connector(ECHO));
-    let reached = mesh.connector(WHERE);
-    let seen = churn(
-        changes,
-        move || {
-            let mut ip = [0; 4];
-            io::Read::read_exact(&mut reached()?, &mut ip)?;
-            Ok(u64::from(Ipv4Addr::from(ip) == ips[1]))
-        },
-        |number| to_client.push(ADDRESS, all(number % 2), &[]),
-    );
-    let done = load.stop();
-    println!("permitted: {done:?}");
-    done.assert_whole(1);
-    assert!(seen.settled.iter().all(|count| *count > 20), "{seen:?}");
-    drop(nodes);
+    vec![server(2, "server", !second), server(3, "second", second)]
+}
+
+fn endpoints(changes: u64) {
+    let vip = Ipv4Addr::new(10, 9, 0, 1);
+    let all = |mesh: &Mesh| {
+        let ports = [u32::from(WHERE_APP), u32::from(mesh.app_port())];
+        let ports = ports.map(|port| (port, port));
+        let mut all = vec![service("moving", vip.into(), &ports)];
+        all.extend(backed_by(mesh, false));
+        all
+    };
+    Servers::start(|_| vip, all).churn(changes, backed_by);
+}
+
+/// The server, behind the second one or not.
+fn behind(mesh: &Mesh, waypoint_first: bool) -> Vec<Resource> {
+    let mut server = a_workload("server", mesh.server_ip(), "server");
+    server.waypoint = waypoint_first.then(|| waypoint(mesh.ip(3).into(), 15_008));
+    vec![workload(server)]
+}
+
+/// The second server takes what the first one is sent, as its waypoint.
+fn waypoints(changes: u64) {
+    let all = |mesh: &Mesh| {
+        let mut all = behind(mesh, true);
+        all.push(workload(a_workload("second", mesh.ip(3).into(), "second")));
+        all
+    };
+    let mut servers = Servers::start(|mesh| mesh.ip(2), all);
+    // The client begins without the waypoint.
+    let without = behind(&servers.mesh, false);
+    servers.to_client.push(ADDRESS, without, &[]);
+    servers.churn(changes, behind);
 }
 
 #[test]
@@ -229,9 +291,15 @@ fn connections_follow_an_endpoint_that_moves_and_open_ones_stay() {
 }
 
 #[test]
-#[ignore = "long: two minutes"]
-fn thousands_of_changes_of_policies_and_endpoints_lead_to_no_wrong_verdict() {
+fn connections_follow_a_waypoint_that_comes_and_goes_and_open_ones_stay() {
+    waypoints(100);
+}
+
+#[test]
+#[ignore = "long: three minutes"]
+fn thousands_of_changes_of_policies_endpoints_and_waypoints_lead_to_no_wrong_verdict() {
     let changes = requirements::number("CHURN_CHANGES", 1_200);
     policies(changes);
     endpoints(changes);
+    waypoints(changes);
 }

@@ -1,7 +1,6 @@
 //! A new process takes over from an old one: both serve the same pods for a while, then the old one
 //! finishes what it has.
 
-use std::fs;
 use std::time::Duration;
 
 use corelane_harness::apps::{self, Server};
@@ -31,12 +30,6 @@ fn a_new_process_takes_over_while_the_old_one_drains(driver: Driver) {
             env: &[("CONNECTION_TERMINATION_DEADLINE", "60s")],
         },
     );
-    for pod in pods {
-        // A connection that waits for a listener that closes goes to another one of the port. The
-        // kernel refuses it otherwise, see tuning/profiles/many-connections.
-        let set = || fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1");
-        shared.host(pod).enter(set).unwrap();
-    }
     shared.serve(&pods);
     let app = Server::start(&shared.host("b"), PORT, apps::echo);
     let to = shared.at("b", PORT);
@@ -44,9 +37,9 @@ fn a_new_process_takes_over_while_the_old_one_drains(driver: Driver) {
     let mut kept = shared.host("a").enter(connect).unwrap();
     assert_eq!(apps::round_trip(&mut kept, b"old").unwrap(), b"old");
     let load = Load::new(Some(shared.host("a")))
-        .short(50, connect)
-        .short(50, connect)
-        .short(50, connect);
+        .short(100, connect)
+        .short(100, connect)
+        .short(100, connect);
 
     let (next, session) = shared.start_next();
     for pod in pods {
