@@ -99,7 +99,7 @@ fn outage(lifetime: Duration, span: Duration) {
         "away {away:?}, certificates {certified:?} and all {:?} later, {done:?}",
         back.elapsed()
     );
-    done.assert_whole(seconds * 150);
+    done.assert_whole(seconds * 120);
     assert!(mesh.works());
 }
 

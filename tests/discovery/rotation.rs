@@ -77,8 +77,8 @@ fn rotate(lifetime: Duration, span: Duration, renewals: usize) {
     println!("staying: {stayed:?}");
     // A machine that is busy otherwise may not keep the rate.
     let seconds = usize::try_from(elapsed.as_secs()).unwrap();
-    done.assert_whole(seconds * 110);
-    assert!(stayed.requests >= seconds * 35, "{stayed:?}");
+    done.assert_whole(seconds * 90);
+    assert!(stayed.requests >= seconds * 30, "{stayed:?}");
     for (at, what) in &stayed.failures {
         let is_end = ends.iter().any(|end| ended_then(*end, *at));
         assert!(
@@ -94,7 +94,7 @@ fn rotate(lifetime: Duration, span: Duration, renewals: usize) {
 /// Whether a connection that was found closed `at` that time ended with a certificate, whose end is kept
 /// in whole seconds. Each connection is looked at every 0.4 s.
 fn ended_then(end: SystemTime, at: SystemTime) -> bool {
-    let (early, late) = (Duration::from_millis(1_100), Duration::from_millis(1_500));
+    let (early, late) = (Duration::from_millis(1_100), Duration::from_secs(2));
     end - early <= at && at <= end + late
 }
 
