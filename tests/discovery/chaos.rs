@@ -170,7 +170,7 @@ fn responses_that_come_twice_or_in_another_order_lead_to_the_same_state() {
     stream.push(ADDRESS, vec![], &["a"]);
     for _ in 0..2 {
         stream.push(ADDRESS, vec![backing("a"), backing("b")], &[]);
-        stream.push(ADDRESS, vec![service("svc", vip, &[(80, 8080)])], &[]);
+        stream.push(ADDRESS, vec![service("svc", vip, (80, 8080))], &[]);
         stream.push(AUTHORIZATION, vec![deny_port("no", 80)], &[]);
     }
     let snapshot = real.snapshot();
@@ -232,7 +232,7 @@ fn a_thousand_mutated_resources_are_refused_by_name_or_taken_whole() {
     let vip = Ipv4Addr::new(10, 9, 0, 1).into();
     let whole = [
         (ADDRESS, named("victim", 1)),
-        (ADDRESS, service("victim", vip, &[(80, 8080)])),
+        (ADDRESS, service("victim", vip, (80, 8080))),
         (AUTHORIZATION, deny_port("victim", 80)),
     ];
     for (kind, resource) in &whole {

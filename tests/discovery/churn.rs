@@ -16,7 +16,7 @@ use corelane_harness::{clock, requirements};
 
 use crate::mesh::Mesh;
 use crate::plane::{ADDRESS, AUTHORIZATION, Plane, Stream};
-use crate::resources::{a_workload, backing, deny_account, service, waypoint, workload};
+use crate::resources::{a_workload, backing, deny_account, service_on, waypoint, workload};
 
 /// Between two changes.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -252,7 +252,7 @@ fn endpoints(changes: u64) {
     let all = |mesh: &Mesh| {
         let ports = [u32::from(WHERE_APP), u32::from(mesh.app_port())];
         let ports = ports.map(|port| (port, port));
-        let mut all = vec![service("moving", vip.into(), &ports)];
+        let mut all = vec![service_on("moving", vip.into(), &ports, None)];
         all.extend(backed_by(mesh, false));
         all
     };

@@ -42,3 +42,5 @@ mod rotation;
 mod scale;
 #[cfg(test)]
 mod serving;
+#[cfg(test)]
+mod waypoint;

@@ -1,5 +1,5 @@
 //! Nodes on loopback, fed by a control plane: `client` with a forward to the application of `server`,
-//! which takes tunnels, as `second` does at another address.
+//! which takes tunnels, as `second` or `waypoint` does for tests that want one.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -26,7 +26,7 @@ pub(crate) const FORWARD: u16 = 5_432;
 /// Addresses, certificates and the application.
 pub(crate) struct Mesh {
     pub(crate) dir: TempDir,
-    authority: Authority,
+    pub(crate) authority: Authority,
     block: Block,
     forwards: Vec<(u16, SocketAddr, &'static str)>,
     resolv_conf: bool,
@@ -39,7 +39,7 @@ impl Mesh {
         let dir = tempfile::tempdir().unwrap();
         let block = Block::take();
         let authority = Authority::new("root");
-        for account in ["client", "other", "server", "second"] {
+        for account in ["client", "other", "server", "second", "waypoint"] {
             let issued = authority.issue(&Leaf::for_account(account));
             issued.install(&dir.path().join("ids"), account, authority.pem());
         }
@@ -56,7 +56,8 @@ impl Mesh {
         }
     }
 
-    /// An address of this mesh: 1 is the client's, 2 the server's, 3 the second server's.
+    /// An address of this mesh: 1 is the client's, 2 the server's, 3 that of the
+    /// second server or of the waypoint.
     pub(crate) const fn ip(&self, last: u8) -> Ipv4Addr {
         self.block.ip(last)
     }
@@ -96,6 +97,10 @@ impl Mesh {
         self.block.ip(2).into()
     }
 
+    pub(crate) fn waypoint_ip(&self) -> IpAddr {
+        self.block.ip(3).into()
+    }
+
     /// Both workloads.
     pub(crate) fn workloads(&self) -> Vec<Resource> {
         vec![
@@ -108,7 +113,7 @@ impl Mesh {
         Addresses::at(self.ip(match name {
             "client" => 1,
             "server" => 2,
-            "second" => 3,
+            "second" | "waypoint" => 3,
             _ => panic!("no node is called {name}"),
         }))
     }
@@ -201,7 +206,12 @@ listeners:
 
     /// Connects through the client's forward.
     pub(crate) fn connect(&self) -> TcpStream {
-        self.connector(FORWARD)().unwrap()
+        self.try_connect().unwrap()
+    }
+
+    /// The same, which may be refused.
+    pub(crate) fn try_connect(&self) -> io::Result<TcpStream> {
+        self.connector(FORWARD)()
     }
 
     /// Connects through a forward of the client's node.

@@ -36,7 +36,7 @@ fn outage(lifetime: Duration, span: Duration) {
     let dns = mesh.with_names(names_ip);
     let vip = Ipv4Addr::new(10, 7, 0, 1);
     let mut all = mesh.workloads();
-    all.push(service("web", vip.into(), &[(80, 8_080)]));
+    all.push(service("web", vip.into(), (80, 8_080)));
     let ca = Ca::start(lifetime);
     let [(server, to_server), (client, to_client)] = nodes(&mesh, &plane, &ca, (&all, &[]));
     let from = mesh.client_ip();
@@ -85,7 +85,7 @@ fn outage(lifetime: Duration, span: Duration) {
         let (mut stream, [held, _]) = plane.stream_begun();
         assert_eq!(held.initial_resource_versions.len(), all.len());
         stream.push(AUTHORIZATION, vec![deny_port("no", 1)], &[]);
-        let new = service("new", other.into(), &[(80, 8_080)]);
+        let new = service("new", other.into(), (80, 8_080));
         stream.push(ADDRESS, vec![new], &["default/web.default"]);
         stream
     };

@@ -48,8 +48,37 @@ pub(crate) fn workload(message: raw::Workload) -> Resource {
     resource(&name, raw::Address { r#type }.encode_to_vec())
 }
 
-/// A service `NAME.default` with one address and these ports, each with its target.
-pub(crate) fn service(name: &str, vip: IpAddr, ports: &[(u32, u32)]) -> Resource {
+/// A service `NAME.default` with one address and one port.
+pub(crate) fn service(name: &str, vip: IpAddr, port: (u32, u32)) -> Resource {
+    service_behind(name, vip, port, None)
+}
+
+/// The same with the service `WAYPOINT.default` as waypoint.
+pub(crate) fn service_behind(
+    name: &str,
+    vip: IpAddr,
+    port: (u32, u32),
+    waypoint: Option<&str>,
+) -> Resource {
+    let waypoint = waypoint.map(|name| raw::GatewayAddress {
+        hbone_mtls_port: 15_008,
+        destination: Some(raw::gateway_address::Destination::Hostname(
+            raw::NamespacedHostname {
+                namespace: "default".into(),
+                hostname: format!("{name}.default"),
+            },
+        )),
+    });
+    service_on(name, vip, &[port], waypoint)
+}
+
+/// The same with these ports, each with its target.
+pub(crate) fn service_on(
+    name: &str,
+    vip: IpAddr,
+    ports: &[(u32, u32)],
+    waypoint: Option<raw::GatewayAddress>,
+) -> Resource {
     let hostname = format!("{name}.default");
     let message = raw::Service {
         name: name.to_owned(),
@@ -67,6 +96,7 @@ pub(crate) fn service(name: &str, vip: IpAddr, ports: &[(u32, u32)]) -> Resource
                 ..raw::Port::default()
             })
             .collect(),
+        waypoint,
         ..raw::Service::default()
     };
     let r#type = Some(raw::address::Type::Service(message));

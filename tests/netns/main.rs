@@ -53,6 +53,8 @@ mod fidelity;
 #[cfg(test)]
 mod hbone;
 #[cfg(test)]
+mod host_network;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod live;
@@ -71,8 +73,12 @@ mod recheck;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod settings;
+#[cfg(test)]
 mod shared;
 #[cfg(test)]
 mod socks;
 #[cfg(test)]
 mod takeover;
+#[cfg(test)]
+mod waypoint;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Tunnel;
+use crate::config::limits::DEMAND_ROUNDS_MAX;
 use crate::dataplane::dial::{self, dial_source};
 use crate::dataplane::permission::permitted;
 use crate::dataplane::relay::{self, Closed, Connection, Side};
@@ -18,8 +19,7 @@ use crate::dataplane::slot::Slot;
 use crate::dataplane::table::Registration;
 use crate::dataplane::{demand, local, proxy_protocol};
 use crate::decision::authorize::{ConnectionFacts, Permit};
-use crate::decision::inbound::{InboundError, InboundRequest, InboundTarget, resolve};
-use crate::decision::missing;
+use crate::decision::inbound::{InboundError, InboundRequest, InboundTarget, missing, resolve};
 use crate::hbone::connect::ConnectRequest;
 use crate::hbone::server::Respond;
 use crate::hbone::stream::Stream;
@@ -152,30 +152,28 @@ async fn prepare(
     Some((open, outcome))
 }
 
-/// Where the stream goes; what it names and nobody knows is asked for first, where that can be.
+/// Where the stream goes; what it leads to and nobody knows is asked for first, where that can be.
 async fn find_target(
     shard: &Shard,
     request: &InboundRequest<'_>,
 ) -> Result<InboundTarget, InboundError> {
-    let first = resolve(request, &shard.snapshot());
-    let key = match &first {
-        Err(InboundError::UnknownHostname(host)) => {
-            let key = missing::hostname_key(host, &request.local.namespace);
-            key.to_string().into()
+    let mut asked = Vec::new();
+    loop {
+        let snapshot = shard.snapshot();
+        let found = resolve(request, &snapshot);
+        let Err(error) = &found else { return found };
+        let Some(key) = missing(request, error, &snapshot) else {
+            return found;
+        };
+        if asked.contains(&key) || asked.len() >= DEMAND_ROUNDS_MAX {
+            return found;
         }
-        Err(InboundError::IpMismatch { authority, .. }) => {
-            missing::address_key(request.network, *authority)
+        drop(snapshot);
+        // Boxed, like all that seldom happens.
+        if Box::pin(demand::look_up(shard, &key)).await.is_err() {
+            return found;
         }
-        Ok(_)
-        | Err(
-            InboundError::SelfCall
-            | InboundError::PortUnresolved { .. }
-            | InboundError::NoAddress(_),
-        ) => return first,
-    };
-    match Box::pin(demand::look_up(shard, &key)).await {
-        Ok(()) => resolve(request, &shard.snapshot()),
-        Err(_) => first,
+        asked.push(key);
     }
 }
 

@@ -91,6 +91,19 @@ impl Shared {
     /// If the node does not connect to its agent.
     #[must_use]
     pub fn start(binary: &str, options: &Options<'_>) -> Self {
+        Self::start_with(binary, options, |state| state)
+    }
+
+    /// The same with another state: `change` is given the one with all pods, the last one last.
+    ///
+    /// # Panics
+    /// If the node does not connect to its agent.
+    #[must_use]
+    pub fn start_with(
+        binary: &str,
+        options: &Options<'_>,
+        change: impl FnOnce(State) -> State,
+    ) -> Self {
         let names = [&[HOST, NEXT_HOST, OUTSIDE], options.pods].concat();
         let network = Network::new(&names);
         let dir = requirements::scratch_dir();
@@ -112,7 +125,7 @@ impl Shared {
         for (name, action, rules) in options.policies {
             state = state.policy(name, action, rules);
         }
-        replace_file(&dir.path().join("state.yaml"), &state.to_yaml());
+        replace_file(&dir.path().join("state.yaml"), &change(state).to_yaml());
         let agent = Agent::listen(&dir.path().join("agent.sock"));
         let env = options.env.iter();
         let launch = Launch {
