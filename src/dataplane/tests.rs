@@ -1,5 +1,6 @@
 //! Whole shards under test: real sockets on loopback, both drivers.
 
+mod across;
 mod capture;
 mod certificates;
 mod conversations;

@@ -12,6 +12,8 @@ const CORELANE: &str = env!("CARGO_BIN_EXE_corelane");
 #[cfg(test)]
 mod alone;
 #[cfg(test)]
+mod gateway;
+#[cfg(test)]
 mod inbound;
 #[cfg(test)]
 mod mesh;

@@ -294,16 +294,11 @@ fn describe(
 ) -> Flow {
     let config = &shard.config;
     let network = &config.network;
-    // A request from another network comes through its gateway, whose address says nothing.
-    let via_gateway = request
-        .forwarded_network
-        .as_deref()
-        .is_some_and(|from| !from.eq_ignore_ascii_case(network));
     let address = NetworkAddress {
         network: Arc::clone(network),
         ip: tunnel.client.ip(),
     };
-    let source = if via_gateway {
+    let source = if crossed(request, network) {
         None
     } else {
         shard.snapshot().workload_by_address(&address).cloned()
@@ -329,5 +324,43 @@ fn describe(
         dst_addr: tunnel.local,
         hbone_addr: Some(request.authority.clone()),
         trace_id: request.traceparent,
+    }
+}
+
+/// Whether a request comes from another network than `own`, through its gateway, whose address says
+/// nothing of the source (spec: routing 5.6).
+fn crossed(request: &ConnectRequest, own: &str) -> bool {
+    let from = request.forwarded_network.as_deref();
+    from.is_some_and(|from| !from.eq_ignore_ascii_case(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hbone::connect::Forwarded;
+    use crate::model::addr::Authority;
+
+    #[test]
+    fn only_another_network_than_our_own_makes_the_address_mean_nothing() {
+        for (from, own, expected) in [
+            (None, "far", false),
+            (None, "", false),
+            (Some("far"), "far", false),
+            (Some("FAR"), "far", false),
+            (Some("near"), "far", true),
+            (Some(""), "far", true),
+            (Some("near"), "", true),
+            (Some(""), "", false),
+            (Some("far "), "far", true),
+        ] {
+            let request = ConnectRequest {
+                authority: Authority::Hostname("example.com".into(), 80),
+                baggage: Baggage::default(),
+                forwarded: Forwarded::default(),
+                traceparent: None,
+                forwarded_network: from.map(str::to_owned),
+            };
+            assert_eq!(crossed(&request, own), expected, "{from:?} at {own:?}");
+        }
     }
 }

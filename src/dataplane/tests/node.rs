@@ -322,8 +322,16 @@ impl Running {
 
     /// Waits for a log line that contains `text`.
     pub(super) fn logged(&self, text: &str) {
+        drop(self.line_with(text));
+    }
+
+    /// The next log line that contains `text`.
+    pub(super) fn line_with(&self, text: &str) -> String {
         let mut seen = String::new();
-        while !seen.contains(text) {
+        loop {
+            if let Some(line) = seen.lines().find(|line| line.contains(text)) {
+                return line.to_owned();
+            }
             let more = self.log.recv_timeout(PATIENCE);
             let more = more.unwrap_or_else(|_| panic!("{text:?} is not in the log:\n{seen}"));
             seen.push_str(&String::from_utf8_lossy(&more));

@@ -33,6 +33,18 @@ pub fn envoy(test: &str) -> Option<PathBuf> {
     decide(test, reason, "REQUIRE_PEERS").then_some(path)
 }
 
+/// Path of Istio's control plane as `cargo xtask istio` built it. `None` skips the test, or fails it if
+/// `REQUIRE_ISTIO=1`.
+///
+/// # Panics
+/// If it is required and was not built.
+#[must_use]
+pub fn istio(test: &str) -> Option<PathBuf> {
+    let path = target_dir().join("peers/istio");
+    let reason = (!path.exists()).then_some("needs Istio's control plane: run cargo xtask istio");
+    decide(test, reason, "REQUIRE_ISTIO").then_some(path)
+}
+
 /// Whether the binary under test was built with `--features faults`. Otherwise the test is skipped,
 /// or fails if `REQUIRE_FAULTS=1`.
 ///
