@@ -119,7 +119,7 @@ async fn accept_loop(shard: Rc<Shard>, listener: Listener, position: usize, addr
     }
     loop {
         match rt::race(shard.drain.wait(), listener.readable()).await {
-            First::Left(()) => return,
+            First::Left(()) => return last_call(&shard, &listener, position),
             First::Right(Ok(())) => {}
             First::Right(Err(error)) => {
                 tracing::error!(target: "corelane::listener", %addr, %error, "cannot wait for connections");
@@ -179,6 +179,18 @@ fn accept_batch(shard: &Rc<Shard>, listener: &Listener, position: usize) -> io::
         }
     }
     Ok(Batch::More)
+}
+
+/// Ends a listener when a drain begins, and takes what waits: the kernel resets what a listener that closes
+/// has not given away. Here, and not on another shard, which may have ended.
+fn last_call(shard: &Rc<Shard>, listener: &Listener, position: usize) {
+    for _ in 0..ACCEPTS_PER_TURN_MAX {
+        match listener.try_accept() {
+            Ok((fd, peer)) => admit(shard, position, fd, peer),
+            Err(_) => break,
+        }
+    }
+    listener.stop();
 }
 
 /// One descriptor kept back: with it the connections that wait are answered by a reset instead of

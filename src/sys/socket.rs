@@ -291,6 +291,12 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).shutdown(Shutdown::Write)
 }
 
+/// Ends listening at once, whoever else still holds the socket, such as a poll under way in a ring: until
+/// then the kernel goes on completing connections that nobody will accept (shutdown(2)).
+pub fn stop_listening(listener: BorrowedFd<'_>) {
+    let _ = SockRef::from(&listener).shutdown(Shutdown::Read);
+}
+
 /// Makes the coming close send RST instead of FIN.
 pub fn reset_on_close(fd: BorrowedFd<'_>) {
     let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));

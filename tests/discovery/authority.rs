@@ -2,11 +2,11 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use corelane::model::identity::Identity;
@@ -17,14 +17,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost_types::value::Kind;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
 use tonic::server::UnaryService;
 use tonic::{Request, Response, Status};
 
 use crate::plane::PATIENCE;
+use crate::serving::Serving;
 
 const METHOD: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
@@ -35,15 +37,31 @@ pub(crate) struct Issued {
     /// PEM.
     pub(crate) leaf: String,
     pub(crate) token: Option<String>,
+    /// Valid until then.
+    pub(crate) until: SystemTime,
 }
 
 /// A running authority. Dropped, it is gone with all its connections.
 pub(crate) struct Ca {
     pub(crate) authority: Arc<Authority>,
     address: SocketAddr,
+    lifetime: Duration,
     issued: blocking::Receiver<Issued>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _serving: Serving,
+}
+
+/// An authority that is away: nobody listens at its address.
+pub(crate) struct Away {
+    authority: Arc<Authority>,
+    address: SocketAddr,
+    lifetime: Duration,
+}
+
+impl Away {
+    /// The same authority at the same address.
+    pub(crate) fn back(self) -> Ca {
+        Ca::listen(self.authority, self.address, self.lifetime)
+    }
 }
 
 #[derive(Clone)]
@@ -85,6 +103,7 @@ impl Signer {
             identity,
             leaf,
             token,
+            until: now + self.lifetime,
         };
         // A test that has seen enough listens no more.
         let _ = self.issued.send(issued);
@@ -96,9 +115,12 @@ impl Ca {
     /// Listens on a port of its own; certificates live so long.
     pub(crate) fn start(lifetime: Duration) -> Self {
         let authority = Arc::new(Authority::new("mesh", SystemTime::now()).unwrap());
+        Self::listen(authority, (Ipv4Addr::LOCALHOST, 0).into(), lifetime)
+    }
+
+    fn listen(authority: Arc<Authority>, at: SocketAddr, lifetime: Duration) -> Self {
         let (sender, issued) = blocking::channel();
-        let (stop, stopped) = oneshot::channel();
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = std::net::TcpListener::bind(at).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let tls = tls(&authority);
@@ -107,26 +129,25 @@ impl Ca {
             lifetime,
             issued: sender,
         };
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let listener = TcpListener::from_std(listener).unwrap();
-                tokio::select! {
-                    () = serve(listener, tls, signer) => {}
-                    _ = stopped => {}
-                }
-            });
-            runtime.shutdown_background();
+        let serving = Serving::start(move || async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            serve(listener, tls, signer).await;
         });
         Self {
             authority,
             address,
+            lifetime,
             issued,
-            stop: Some(stop),
-            thread: Some(thread),
+            _serving: serving,
+        }
+    }
+
+    /// Ends it with all its connections.
+    pub(crate) fn leave(self) -> Away {
+        Away {
+            authority: Arc::clone(&self.authority),
+            address: self.address,
+            lifetime: self.lifetime,
         }
     }
 
@@ -146,29 +167,42 @@ impl Ca {
         self.issued.recv_timeout(PATIENCE).expect("a request")
     }
 
+    /// Takes a tunnel as a workload of the mesh would, and ends it; the certificate its client showed,
+    /// unless the client was gone.
+    pub(crate) fn client_of(&self, tunnel: TcpStream) -> Option<CertificateDer<'static>> {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(self.authority.root_pem().as_bytes());
+        roots.add(root.unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+        let workload = Identity::new("cluster.local", "default", "probe");
+        let (chain, key) = issue(&self.authority, &Leaf::new(&workload, SystemTime::now()));
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(chain, key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let session = ServerConnection::new(config.into()).unwrap();
+        let mut session = StreamOwned::new(session, tunnel);
+        session.read_exact(&mut [0]).ok()?;
+        session.conn.peer_certificates()?.first().cloned()
+    }
+
     /// A certificate it has issued already.
     pub(crate) fn try_next(&self) -> Option<Issued> {
         self.issued.try_recv().ok()
     }
 }
 
-impl Drop for Ca {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 fn tls(authority: &Authority) -> TlsAcceptor {
     let nobody = Identity::new("cluster.local", "istio-system", "istiod");
     let leaf = Leaf::new(&nobody, SystemTime::now()).hosts(&["localhost"]);
-    let issued = authority.issue(&leaf).unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(issued.leaf.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let (chain, key) = issue(authority, &leaf);
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let mut config = rustls::ServerConfig::builder_with_provider(provider.into())
+    let mut config = ServerConfig::builder_with_provider(provider.into())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -176,6 +210,16 @@ fn tls(authority: &Authority) -> TlsAcceptor {
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
     TlsAcceptor::from(Arc::new(config))
+}
+
+fn issue(
+    authority: &Authority,
+    leaf: &Leaf,
+) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let issued = authority.issue(leaf).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(issued.leaf.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    (chain, key)
 }
 
 async fn serve(listener: TcpListener, tls: TlsAcceptor, signer: Signer) {

@@ -4,15 +4,21 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use corelane::proto::discovery::Resource;
 use corelane_harness::apps;
 use corelane_harness::node::Node;
 
 use crate::authority::Ca;
 use crate::mesh::{Mesh, dumped};
-use crate::plane::{PATIENCE, Plane};
+use crate::plane::{PATIENCE, Plane, Stream};
 
-/// Both nodes, ready, with certificates of `ca`.
-fn nodes(mesh: &Mesh, plane: &Plane, ca: &Ca, more: &[(&str, &str)]) -> [Node; 2] {
+/// Both nodes, ready, with certificates of `ca` and that state; what speaks to them.
+pub(crate) fn nodes(
+    mesh: &Mesh,
+    plane: &Plane,
+    ca: &Ca,
+    (all, more): (&[Resource], &[(&str, &str)]),
+) -> [(Node, Stream); 2] {
     ca.write_root(&mesh.dir.path().join("ca-root.pem"));
     fs::write(mesh.dir.path().join("token"), "bootstrap").unwrap();
     let url = ca.url();
@@ -24,10 +30,9 @@ fn nodes(mesh: &Mesh, plane: &Plane, ca: &Ca, more: &[(&str, &str)]) -> [Node; 2
     env.extend(more);
     ["server", "client"].map(|name| {
         let node = mesh.launch(name, &plane.url(), &env);
-        // The stream stays open as long as the node.
-        std::mem::forget(plane.stream_with(mesh.workloads(), vec![]));
+        let stream = plane.stream_with(all.to_vec(), vec![]);
         mesh.wait_ready(name);
-        node
+        (node, stream)
     })
 }
 
@@ -35,7 +40,7 @@ fn nodes(mesh: &Mesh, plane: &Plane, ca: &Ca, more: &[(&str, &str)]) -> [Node; 2
 fn nodes_get_certificates_from_their_authority_and_renew_them_under_load() {
     let (mesh, plane) = (Mesh::new(), Plane::start());
     let ca = Ca::start(Duration::from_secs(6));
-    let [server, client] = nodes(&mesh, &plane, &ca, &[]);
+    let [(server, _s), (client, _c)] = nodes(&mesh, &plane, &ca, (&mesh.workloads(), &[]));
     let mut issued = BTreeMap::<String, usize>::new();
     let mut connections = 0;
     // New connections all the time, until each node has had three certificates.
@@ -92,7 +97,8 @@ fn a_revoked_client_loses_its_connections_and_gets_no_new_ones() {
     let lists = mesh.dir.path().join("crl.pem");
     let now = SystemTime::now();
     fs::write(&lists, ca.authority.revoke(&[], now).unwrap()).unwrap();
-    let [server, _client] = nodes(&mesh, &plane, &ca, &[("CRL_PATH", "crl.pem")]);
+    let env = [("CRL_PATH", "crl.pem")];
+    let [(server, _s), _client] = nodes(&mesh, &plane, &ca, (&mesh.workloads(), &env));
     let issued = [ca.next(), ca.next()];
     let mut open = mesh.connect();
     assert_eq!(apps::round_trip(&mut open, b"hello").unwrap(), b"hello");

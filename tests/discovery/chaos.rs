@@ -238,7 +238,7 @@ fn a_thousand_mutated_resources_are_refused_by_name_or_taken_whole() {
     for (kind, resource) in &whole {
         stream.push(*kind, vec![resource.clone()], &[]);
     }
-    let policy = real.snapshot().policy("default/victim").cloned().unwrap();
+    let before = real.snapshot();
     let mut random = fastrand::Rng::with_seed(3);
     let mut refused = 0;
     for n in 0..1_000 {
@@ -261,9 +261,13 @@ fn a_thousand_mutated_resources_are_refused_by_name_or_taken_whole() {
             );
             assert!(!detail.message.contains("good"));
             // What was there before still is.
-            if *kind == AUTHORIZATION {
-                assert_eq!(snapshot.policy("default/victim"), Some(&policy));
-            }
+            let policy = |state: &Snapshot| state.policy("default/victim").cloned();
+            let workload = |state: &Snapshot| state.workload_by_uid("victim").cloned();
+            let service = |state: &Snapshot| state.service_by_host("victim.default", None).cloned();
+            assert!(policy(&before).is_some() && workload(&before).is_some());
+            assert_eq!(policy(&snapshot), policy(&before));
+            assert_eq!(workload(&snapshot), workload(&before));
+            assert!(service(&before).is_some() && service(&snapshot) == service(&before));
         }
         let there = match *kind {
             ADDRESS => snapshot.workload_by_uid("good").is_some(),

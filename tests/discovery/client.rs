@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 use corelane::config::server::{RootSource, ServerAddress};
 use corelane::control::grpc::channel::Channel;
@@ -20,14 +19,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::plane::{ADDRESS, AUTHORIZATION, PATIENCE, Plane};
 use crate::resources::{deny_port, workload};
+use crate::serving::Serving;
 
 /// A client on a thread of its own. Dropped, it is gone.
 pub(crate) struct Real {
     state: Subscription<Snapshot>,
     synced: Arc<AtomicBool>,
     look_ups: mpsc::Sender<LookUp>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    serving: Serving,
 }
 
 struct To {
@@ -80,7 +79,6 @@ impl Real {
         let state = publisher.subscribe();
         let synced = Arc::<AtomicBool>::default();
         let (look_ups, queue) = mpsc::channel(64);
-        let (stop, stopped) = oneshot::channel();
         let fed = State {
             builder,
             publisher,
@@ -103,26 +101,15 @@ impl Real {
                 extra: Vec::new(),
             },
         };
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+        let serving = Serving::start(move || {
             let client = Client::new(Node::default(), mode);
-            let conversation = Conversation::new(client, to, fed, queue);
-            runtime.block_on(async {
-                tokio::select! {
-                    never = conversation.run() => match never {},
-                    _ = stopped => {}
-                }
-            });
+            Conversation::new(client, to, fed, queue).run()
         });
         Self {
             state,
             synced,
             look_ups,
-            stop: Some(stop),
-            thread: Some(thread),
+            serving,
         }
     }
 
@@ -162,21 +149,7 @@ impl Real {
 
     #[track_caller]
     pub(crate) fn assert_alive(&self) {
-        let thread = self.thread.as_ref().expect("not dropped");
-        assert!(!thread.is_finished(), "the client has panicked");
-    }
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let ended = thread.join();
-            assert!(
-                ended.is_ok() || std::thread::panicking(),
-                "the client panicked"
-            );
-        }
+        self.serving.assert_alive();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Addresses that come when they are needed.
 
 use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr};
 
 use corelane::proto::workload::PortList;
 use corelane_harness::apps;
@@ -9,7 +10,7 @@ use corelane_harness::wire::{Reply, Tunnel};
 
 use crate::mesh::{Mesh, dumped};
 use crate::plane::{ADDRESS, AUTHORIZATION, Plane, Stream};
-use crate::resources::{a_workload, service, service_behind, workload};
+use crate::resources::{a_workload, service, service_behind, waypoint, workload};
 
 const ENV: [(&str, &str); 1] = [("XDS_ON_DEMAND", "true")];
 
@@ -79,6 +80,52 @@ fn without_an_answer_no_connection_leaves_in_clear_text() {
         apps::round_trip(&mut connection, b"hello").unwrap(),
         b"hello"
     );
+}
+
+#[test]
+fn a_server_asks_for_what_a_tunnel_names_and_goes_by_the_answer() {
+    let (mesh, plane) = (Mesh::new(), Plane::start());
+    let server = mesh.launch("server", &plane.url(), &ENV);
+    let mut stream = begun(&plane);
+    mesh.wait_ready("server");
+    let own = workload(a_workload("server", mesh.server_ip(), "server"));
+    stream.push(ADDRESS, vec![own], &[]);
+    let to = SocketAddr::new(mesh.server_ip(), 15_008);
+    let mut tunnel = Tunnel::open(to, &mesh.certificate("client")).unwrap();
+    tunnel.start_http2().unwrap();
+    // Traffic for what the server is the waypoint of.
+    let behind = IpAddr::from(mesh.ip(7));
+    let key = format!("/{behind}");
+    tunnel
+        .connect(1, &format!("{behind}:{}", mesh.app_port()))
+        .unwrap();
+    assert_eq!(stream.request().resource_names_subscribe, [&*key]);
+    assert_eq!(mesh.reached(), 0, "nothing is decided before the answer");
+    let mut found = a_workload("behind", behind, "elsewhere");
+    found.waypoint = Some(waypoint(mesh.server_ip(), 15_008));
+    let mut found = workload(found);
+    found.aliases = vec![key];
+    stream.push(ADDRESS, vec![found], &[]);
+    assert_eq!(tunnel.reply(1).unwrap(), Reply::Status(200));
+    tunnel.send_data(1, b"hello", true).unwrap();
+    assert_eq!(tunnel.receive_data(1).unwrap(), b"hello");
+    // What nobody knows is not ours.
+    let nowhere = IpAddr::from(mesh.ip(8));
+    tunnel.connect(3, &format!("{nowhere}:80")).unwrap();
+    let asked = stream.request().resource_names_subscribe;
+    assert_eq!(asked, [format!("/{nowhere}")]);
+    stream.push(ADDRESS, vec![], &[&asked[0]]);
+    assert_eq!(tunnel.reply(3).unwrap(), Reply::Status(400));
+    // Known and not behind us, it is not ours either.
+    let other = IpAddr::from(mesh.ip(9));
+    tunnel.connect(5, &format!("{other}:80")).unwrap();
+    let asked = stream.request().resource_names_subscribe;
+    let mut found = workload(a_workload("other", other, "elsewhere"));
+    found.aliases = asked;
+    stream.push(ADDRESS, vec![found], &[]);
+    assert_eq!(tunnel.reply(5).unwrap(), Reply::Status(400));
+    assert_eq!(mesh.reached(), 1);
+    drop(server);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Discovery end to end: the built program, and the client of the library, against a control plane of
 //! ours on loopback that does what it is told, good or bad. No privileges.
 //!
-//! Sizes from the environment: `DISCOVERY_WORKLOADS` (20000; the full run is 100000).
+//! Sizes from the environment: `DISCOVERY_WORKLOADS` (20000; the full run is 100000). Tests that take
+//! minutes are ignored by default.
 
 /// The program under test.
 #[cfg(test)]
@@ -16,11 +17,19 @@ mod certificates;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod churn;
+#[cfg(test)]
 mod client;
+#[cfg(test)]
+mod connection;
 #[cfg(test)]
 mod demand;
 #[cfg(test)]
 mod mesh;
+#[cfg(test)]
+mod name_server;
+#[cfg(test)]
+mod outage;
 #[cfg(test)]
 mod plane;
 #[cfg(test)]
@@ -28,6 +37,10 @@ mod program;
 #[cfg(test)]
 mod resources;
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod scale;
+#[cfg(test)]
+mod serving;
 #[cfg(test)]
 mod waypoint;

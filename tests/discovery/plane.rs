@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use corelane::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
@@ -16,13 +15,15 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
 use tonic::codegen::tokio_stream;
 use tonic::metadata::MetadataMap;
 use tonic::server::StreamingService;
 use tonic::{Request, Response, Status, Streaming};
+
+use crate::serving::Serving;
 
 /// Longest wait for anything the client does; only a defect reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,8 +39,7 @@ type Answer = Result<DeltaDiscoveryResponse, Status>;
 pub(crate) struct Plane {
     address: SocketAddr,
     streams: blocking::Receiver<Stream>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _serving: Serving,
 }
 
 /// The server's end of one stream. Dropped, it is closed in order.
@@ -69,7 +69,6 @@ impl Plane {
 
     fn listen(at: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
         let (sender, streams) = blocking::channel();
-        let (stop, stopped) = oneshot::channel();
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let socket = socket.unwrap();
         socket.set_reuse_address(true).unwrap();
@@ -78,26 +77,14 @@ impl Plane {
         socket.set_nonblocking(true).unwrap();
         let listener = std::net::TcpListener::from(socket);
         let address = listener.local_addr().unwrap();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let listener = TcpListener::from_std(listener).unwrap();
-                tokio::select! {
-                    () = accept(listener, tls, sender) => {}
-                    _ = stopped => {}
-                }
-            });
-            // Ends the tasks of all connections.
-            runtime.shutdown_background();
+        let serving = Serving::start(move || async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            accept(listener, tls, sender).await;
         });
         Self {
             address,
             streams,
-            stop: Some(stop),
-            thread: Some(thread),
+            _serving: serving,
         }
     }
 
@@ -131,15 +118,6 @@ impl Plane {
         stream.push(AUTHORIZATION, policies, &[]);
         stream.push(ADDRESS, addresses, &[]);
         stream
-    }
-}
-
-impl Drop for Plane {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -69,6 +69,16 @@ pub(crate) fn service_behind(
             },
         )),
     });
+    service_on(name, vip, &[port], waypoint)
+}
+
+/// The same with these ports, each with its target.
+pub(crate) fn service_on(
+    name: &str,
+    vip: IpAddr,
+    ports: &[(u32, u32)],
+    waypoint: Option<raw::GatewayAddress>,
+) -> Resource {
     let hostname = format!("{name}.default");
     let message = raw::Service {
         name: name.to_owned(),
@@ -78,11 +88,14 @@ pub(crate) fn service_behind(
             address: bytes(vip),
             ..raw::NetworkAddress::default()
         }],
-        ports: vec![raw::Port {
-            service_port: port.0,
-            target_port: port.1,
-            ..raw::Port::default()
-        }],
+        ports: ports
+            .iter()
+            .map(|(port, target)| raw::Port {
+                service_port: *port,
+                target_port: *target,
+                ..raw::Port::default()
+            })
+            .collect(),
         waypoint,
         ..raw::Service::default()
     };
@@ -91,14 +104,50 @@ pub(crate) fn service_behind(
     resource(&name, raw::Address { r#type }.encode_to_vec())
 }
 
+/// A waypoint at that address.
+pub(crate) fn waypoint(ip: IpAddr, port: u32) -> raw::GatewayAddress {
+    let address = raw::NetworkAddress {
+        address: bytes(ip),
+        ..raw::NetworkAddress::default()
+    };
+    raw::GatewayAddress {
+        destination: Some(raw::gateway_address::Destination::Address(address)),
+        hbone_mtls_port: port,
+    }
+}
+
+/// The workload backs that service, on the service's own ports.
+pub(crate) fn backing(mut workload: raw::Workload, service: &str) -> raw::Workload {
+    let name = format!("default/{service}.default");
+    workload.services.insert(name, raw::PortList::default());
+    workload
+}
+
 /// `default/NAME`: denies everybody this port in the namespace.
 pub(crate) fn deny_port(name: &str, port: u16) -> Resource {
+    let matched = sec::Match {
+        destination_ports: vec![u32::from(port)],
+        ..sec::Match::default()
+    };
+    deny(name, matched)
+}
+
+/// `default/NAME`: denies everything in the namespace to an account of it.
+pub(crate) fn deny_account(name: &str, account: &str) -> Resource {
+    let identity = format!("cluster.local/ns/default/sa/{account}");
+    let matched = sec::Match {
+        principals: vec![sec::StringMatch {
+            match_type: Some(sec::string_match::MatchType::Exact(identity)),
+        }],
+        ..sec::Match::default()
+    };
+    deny(name, matched)
+}
+
+fn deny(name: &str, matched: sec::Match) -> Resource {
     let rule = sec::Rule {
         clauses: vec![sec::Clause {
-            matches: vec![sec::Match {
-                destination_ports: vec![u32::from(port)],
-                ..sec::Match::default()
-            }],
+            matches: vec![matched],
         }],
     };
     let message = sec::Authorization {

@@ -15,6 +15,9 @@ use crate::resources::{a_workload, workload};
 /// program without optimization get more, and a shard that is held up shows all the same.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 
+/// The allocator gives pages back after at most as long.
+const SETTLING: Duration = Duration::from_secs(8);
+
 fn mesh_of(count: u32, generation: u32) -> Vec<Resource> {
     let one = |n: u32| {
         let ip = IpAddr::from(Ipv4Addr::from(0x0b00_0000 + n));
@@ -25,13 +28,15 @@ fn mesh_of(count: u32, generation: u32) -> Vec<Resource> {
     (0..count).map(one).collect()
 }
 
-/// A size of a node's memory in bytes, by its name in /proc.
-fn memory(node: &Node, name: &str) -> u64 {
-    let pid = node.process().pid().as_raw_nonzero();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    let kib = line.split_whitespace().nth(1).unwrap();
-    kib.parse::<u64>().unwrap() * 1024
+/// What a node holds in memory once the allocator has given back what a push left behind: the least of
+/// some seconds.
+fn settled(node: &Node) -> u64 {
+    let mut least = u64::MAX;
+    clock::must_hold("life", SETTLING, || {
+        least = least.min(node.process().memory("VmRSS"));
+        least > 0
+    });
+    least
 }
 
 #[test]
@@ -44,7 +49,7 @@ fn a_large_push_delays_no_connection_and_costs_no_more_than_twice_the_memory() {
     let _client = mesh.launch("client", &plane.url(), &[]);
     let _to_client = plane.stream_with(mesh.workloads(), vec![]);
     mesh.wait_ready("client");
-    let empty = memory(&server, "VmRSS");
+    let empty = server.process().memory("VmRSS");
     let mut connection = mesh.connect();
     // The calmest of several pushes: what else runs on the machine pauses connections too.
     let (mut calmest, mut steady) = (Duration::MAX, 0);
@@ -65,11 +70,11 @@ fn a_large_push_delays_no_connection_and_costs_no_more_than_twice_the_memory() {
         }
         calmest = calmest.min(longest);
         if generation == 0 {
-            steady = memory(&server, "VmRSS");
+            steady = settled(&server);
         }
     }
     to_server.push(AUTHORIZATION, vec![], &[]);
-    let peak = memory(&server, "VmHWM");
+    let peak = server.process().memory("VmHWM");
     println!(
         "{count} workloads: calmest {calmest:?}, {empty} bytes empty, {steady} full, {peak} peak"
     );

@@ -189,19 +189,27 @@ fn a_second_signal_ends_a_drain_at_once(driver: Driver) {
     let options = Options::new(driver).env("CONNECTION_TERMINATION_DEADLINE", "60s");
     let mut pair = Pair::start(CORELANE, options);
     let _app = Server::start(&pair.server_host, SERVER_PORT, apps::echo);
-    let mut streams = live::open(&pair, SERVER_PORT, 5);
-    pair.server.process().signal(Signal::INT);
-    clock::wait_for("the end of readiness", PROMPT, || {
-        (!pair.server.is_ready()).then_some(())
-    });
-    assert_eq!(
-        live::count_working(&mut streams),
-        5,
-        "open connections work while draining"
-    );
-    pair.server.process().signal(Signal::INT);
-    let _ = pair.server.process_mut().wait_end(PROMPT);
-    clock::wait_for("the end of the cut connections", PROMPT, || {
-        (live::count_ended(&streams) == 5).then_some(())
-    });
+    for (first, second) in [
+        (Signal::INT, Signal::INT),
+        (Signal::TERM, Signal::TERM),
+        (Signal::TERM, Signal::INT),
+    ] {
+        let mut streams = live::open(&pair, SERVER_PORT, 5);
+        pair.server.process().signal(first);
+        clock::wait_for("the end of readiness", PROMPT, || {
+            (!pair.server.is_ready()).then_some(())
+        });
+        assert_eq!(
+            live::count_working(&mut streams),
+            5,
+            "open connections work while draining"
+        );
+        pair.server.process().signal(second);
+        let status = pair.server.process_mut().wait_end(PROMPT);
+        assert_eq!(status.code(), Some(0), "{first:?}, then {second:?}");
+        clock::wait_for("the end of the cut connections", PROMPT, || {
+            (live::count_ended(&streams) == 5).then_some(())
+        });
+        pair.restart_server();
+    }
 }

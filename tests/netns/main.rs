@@ -68,6 +68,8 @@ mod node_mode;
 #[cfg(test)]
 mod operate;
 #[cfg(test)]
+mod options;
+#[cfg(test)]
 mod passthrough;
 #[cfg(test)]
 mod recheck;
@@ -79,5 +81,7 @@ mod settings;
 mod shared;
 #[cfg(test)]
 mod socks;
+#[cfg(test)]
+mod takeover;
 #[cfg(test)]
 mod waypoint;

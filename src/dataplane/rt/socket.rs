@@ -178,6 +178,11 @@ impl Listener {
     pub fn try_accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         sys::socket::accept(sys::fds::borrow(&self.inner))
     }
+
+    /// Ends listening now; dropped, it would end when its driver has let go.
+    pub fn stop(&self) {
+        sys::socket::stop_listening(sys::fds::borrow(&self.inner));
+    }
 }
 
 /// A socket as [`Transport`]: polled instead of awaited, for TLS and HTTP/2.

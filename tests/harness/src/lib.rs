@@ -13,6 +13,7 @@ pub mod conversation;
 pub mod fleet;
 pub mod hosts;
 pub mod http;
+pub mod load;
 pub mod loopback;
 pub mod metrics;
 pub mod node;

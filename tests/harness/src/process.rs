@@ -3,12 +3,15 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, pidfd_getfd, pidfd_open,
+};
 
 use crate::clock;
 
@@ -140,6 +143,57 @@ impl Process {
     pub fn threads(&self) -> usize {
         let entries = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("threads");
         entries.count()
+    }
+
+    /// Names of its threads, sorted.
+    ///
+    /// # Panics
+    /// If the process is gone.
+    #[must_use]
+    pub fn thread_names(&self) -> Vec<String> {
+        let entries = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("threads");
+        let names =
+            entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("comm")).ok());
+        let mut names: Vec<String> = names.map(|name| name.trim().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// A size of its memory in bytes, by its name in /proc/PID/status: `VmRSS`, `VmHWM`.
+    ///
+    /// # Panics
+    /// If the process is gone.
+    #[must_use]
+    pub fn memory(&self, name: &str) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(name))
+            .expect("the size");
+        let kib = line.split_whitespace().nth(1).expect("a number");
+        kib.parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Second handles of its sockets, for looking at their options. Needs root.
+    ///
+    /// # Panics
+    /// If the process is gone or the system refuses.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<OwnedFd> {
+        let process = pidfd_open(self.pid(), PidfdFlags::empty()).expect("a handle of the process");
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("descriptors");
+        let is_socket = |path: &Path| {
+            fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+        };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let numbers = paths
+            .filter(|path| is_socket(path))
+            .filter_map(|path| path.file_name()?.to_str()?.parse().ok());
+        // One that was closed meanwhile is no socket any more.
+        numbers
+            .filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok())
+            .collect()
     }
 
     /// Number of network namespaces it holds open.

@@ -22,6 +22,9 @@ pub const OUTSIDE: &str = "outside";
 
 const HOST: &str = "node";
 
+/// Host of a node that takes over.
+const NEXT_HOST: &str = "next";
+
 /// How to start.
 #[derive(Debug)]
 pub struct Options<'a> {
@@ -51,7 +54,42 @@ pub struct Shared {
     /// Root of all certificates.
     pub authority: Authority,
     network: Network,
-    _dir: TempDir,
+    launch: Launch,
+}
+
+/// How nodes are started.
+#[derive(Debug)]
+struct Launch {
+    binary: String,
+    driver: Driver,
+    settings: Vec<String>,
+    env: Vec<(String, String)>,
+    dir: TempDir,
+}
+
+impl Launch {
+    fn node(&self, name: &str, host: Host) -> Node {
+        let dir = self.dir.path();
+        let mut command = host.command(&self.binary);
+        command
+            .arg("proxy")
+            .args(self.settings.iter().flat_map(|s| ["--set", s]))
+            .current_dir(dir)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("XDS_ADDRESS", "")
+            .env("LOCAL_XDS_PATH", "state.yaml")
+            .env("CORELANE_IDENTITY_DIR", "ids")
+            .env("CORELANE_DRIVER", self.driver.as_str())
+            .env("ZTUNNEL_WORKER_THREADS", "2")
+            .env("INPOD_UDS", "agent.sock")
+            // On by itself, and then the machine's own name servers would matter.
+            .env("ISTIO_META_DNS_CAPTURE", "false")
+            .env("RUST_BACKTRACE", "1")
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        let addresses = Addresses::at(Ipv4Addr::LOCALHOST);
+        Node::launch(name, command, Some(host), addresses, dir)
+    }
 }
 
 impl Shared {
@@ -74,7 +112,7 @@ impl Shared {
         options: &Options<'_>,
         change: impl FnOnce(State) -> State,
     ) -> Self {
-        let names = [&[HOST, OUTSIDE], options.pods].concat();
+        let names = [&[HOST, NEXT_HOST, OUTSIDE], options.pods].concat();
         let network = Network::new(&names);
         let dir = requirements::scratch_dir();
         let authority = Authority::new("corelane test root");
@@ -100,26 +138,17 @@ impl Shared {
         }
         replace_file(&dir.path().join("state.yaml"), &change(state).to_yaml());
         let agent = Agent::listen(&dir.path().join("agent.sock"));
-        let host = network.host(HOST);
-        let mut command = host.command(binary);
-        command
-            .arg("proxy")
-            .args(options.settings.iter().flat_map(|s| ["--set", s]))
-            .current_dir(dir.path())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("XDS_ADDRESS", "")
-            .env("LOCAL_XDS_PATH", "state.yaml")
-            .env("CORELANE_IDENTITY_DIR", "ids")
-            .env("CORELANE_DRIVER", options.driver.as_str())
-            .env("ZTUNNEL_WORKER_THREADS", "2")
-            .env("INPOD_UDS", "agent.sock")
-            // On by itself, and then the machine's own name servers would matter.
-            .env("ISTIO_META_DNS_CAPTURE", "false")
-            .env("RUST_BACKTRACE", "1")
-            .envs(options.env.iter().copied());
-        let addresses = Addresses::at(Ipv4Addr::LOCALHOST);
-        let node = Node::launch("shared", command, Some(host), addresses, dir.path());
+        let env = options.env.iter();
+        let launch = Launch {
+            binary: binary.to_owned(),
+            driver: options.driver,
+            settings: options.settings.iter().map(|s| (*s).to_owned()).collect(),
+            env: env
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            dir,
+        };
+        let node = launch.node("shared", network.host(HOST));
         let session = agent.accept();
         Self {
             node,
@@ -127,8 +156,19 @@ impl Shared {
             agent,
             authority,
             network,
-            _dir: dir,
+            launch,
         }
+    }
+
+    /// Starts a second node beside the first, on a host of its own as a pod of Kubernetes has; what
+    /// the agent says to it.
+    ///
+    /// # Panics
+    /// If it does not connect to the agent.
+    #[must_use]
+    pub fn start_next(&self) -> (Node, Session) {
+        let node = self.launch.node("next", self.network.host(NEXT_HOST));
+        (node, self.agent.accept())
     }
 
     /// A pod, or [`OUTSIDE`].
@@ -149,13 +189,22 @@ impl Shared {
     /// If the node does not answer.
     #[track_caller]
     pub fn add(&self, pod: &str) -> Result<(), String> {
+        self.add_to(&self.session, pod)
+    }
+
+    /// Hands a pod to the node of that session; the node's error, if it has one.
+    ///
+    /// # Panics
+    /// If the node does not answer.
+    #[track_caller]
+    pub fn add_to(&self, session: &Session, pod: &str) -> Result<(), String> {
         let host = self.host(pod);
         let who = Who {
             name: pod,
             namespace: "default",
             account: pod,
         };
-        self.session.add(pod, who, host.handle())
+        session.add(pod, who, host.handle())
     }
 
     /// Hands these pods to the node, says that these are all, and waits until the node is ready.
