@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_resolver::config::ResolverOpts;
@@ -15,8 +16,9 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::config::limits::{DNS_TCP_PIPELINE_MAX, DNS_UDP_QUERY_BYTES_MAX};
-use crate::model::local::LocalWorkload;
+use crate::model::local::{LocalWorkload, LocalWorkloads};
 use crate::model::service::{Service, Visibility};
+use crate::model::workload::WorkloadInfo;
 use crate::snapshot::builder::{Builder, Change};
 use crate::snapshot::exchange::Publisher;
 
@@ -843,7 +845,7 @@ fn a_listed_address_says_who_asks_before_any_record_does() {
             ("127.0.0.9", ResponseCode::NXDomain),
         ] {
             let server = NameServer::start(|message, _| {
-                let mut reply = message.clone();
+                let mut reply = message;
                 reply.metadata.message_type = MessageType::Response;
                 reply.metadata.response_code = ResponseCode::NXDomain;
                 Some(reply)
