@@ -147,6 +147,8 @@ fn sockets_in_the_namespace_of_a_pod_have_them_too(driver: Driver) {
         driver,
         pods: &["a", "b"],
         policies: &[],
+        services: &[],
+        settings: &[],
         env: &[],
     };
     let shared = Shared::start(CORELANE, &options);

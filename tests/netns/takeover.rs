@@ -27,6 +27,8 @@ fn a_new_process_takes_over_while_the_old_one_drains(driver: Driver) {
             driver,
             pods: &pods,
             policies: &[],
+            services: &[],
+            settings: &[],
             env: &[("CONNECTION_TERMINATION_DEADLINE", "60s")],
         },
     );
