@@ -2,6 +2,7 @@
 
 mod background;
 pub mod bind;
+mod connections;
 mod credentials;
 mod discovery;
 mod dns;

@@ -14,6 +14,7 @@ mod labels;
 pub mod line;
 pub mod log_limit;
 pub mod log_writer;
+pub mod open;
 pub mod page;
 pub mod series;
 pub mod shard;
@@ -21,7 +22,7 @@ pub mod shard;
 pub(crate) mod testing;
 
 pub use counters::{Counter, DriverInfo, Gauge, Limit, ListenerKind, Role, ShardCounters};
-pub use flow::{Direction, Flow, Party, Refusal};
+pub use flow::{Direction, Ends, Flow, Party, Refusal};
 pub use histogram::Histogram;
 pub use hub::{Hub, HubOptions};
 pub use log_writer::{LogSink, LogWriter};

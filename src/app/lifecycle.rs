@@ -183,6 +183,7 @@ async fn node(
             credentials: certificates.subscribe(),
             watchdog: watchdog.clone(),
             workloads: agent.as_ref().map(Agent::view),
+            shards: shards.mailboxes(),
             quit: ending(&quit),
         },
         &stopped,

@@ -317,6 +317,9 @@ pub const ADMIN_HEAD_BYTES_MAX: usize = 8 * KIB;
 pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections each of those endpoints serves at once.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Open connections that a dump lists, of all shards together: the rest is counted. A shard lists its
+/// own in one turn, at about 100 ns each.
+pub const CONNECTIONS_SHOWN_MAX: usize = 10_000;
 
 /// Bounds an operator may change (`limits` in the configuration file). All are positive.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,6 +18,9 @@ use super::logging::Logging;
 /// Makes one member of the dump, when asked.
 pub type SectionSource = Box<dyn Fn() -> Result<Value, String> + Send + Sync>;
 
+/// Makes several members of the dump, when asked.
+pub type LiveSource = Box<dyn Fn() -> Vec<(&'static str, Value)> + Send + Sync>;
+
 /// One top-level member of `/config_dump`.
 pub struct Section {
     /// Name of the member.
@@ -38,6 +41,8 @@ pub struct AdminSources {
     pub logging: Logging,
     /// Members of `/config_dump`, beside `version`.
     pub sections: Vec<Section>,
+    /// More members, of what is going on now. May wait for the data plane.
+    pub live: LiveSource,
     /// Mesh release (`ISTIO_META_ISTIO_VERSION`), `unknown` when unset.
     pub mesh_version: Arc<str>,
     /// Answer of `/status`.
@@ -142,6 +147,8 @@ impl AdminHandler {
                 });
                 dump.insert(section.name.to_owned(), value);
             }
+            let live = (sources.live)().into_iter();
+            dump.extend(live.map(|(name, value)| (name.to_owned(), value)));
             serde_json::to_vec_pretty(&dump)
         });
         Ok(respond(StatusCode::OK, JSON, body.await?))

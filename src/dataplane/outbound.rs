@@ -25,7 +25,8 @@ use crate::model::identity::Identity;
 use crate::model::trace::TraceParent;
 use crate::sys::socket::Source;
 use crate::telemetry::OpenFlow;
-use crate::telemetry::flow::{Direction, Flow, Party};
+use crate::telemetry::flow::{Direction, Ends, Flow, Party};
+use crate::telemetry::open::Original;
 
 /// Serves a captured connection; `own_port` is its listener's.
 pub(crate) async fn captured(
@@ -88,6 +89,14 @@ pub(super) const fn shown(target: &Target) -> Option<SocketAddr> {
     match target {
         Target::Address(to) => Some(to.get()),
         Target::Hostname(..) => None,
+    }
+}
+
+/// What the client wanted, for operators.
+fn wanted(target: &Target) -> Original {
+    match target {
+        Target::Address(to) => Original::Address(to.get()),
+        Target::Hostname(host, port) => Original::Host(Arc::clone(host), Some(*port)),
     }
 }
 
@@ -194,7 +203,8 @@ async fn dial_route(
     let own = Arc::new(captured.source.identity());
     let trace = TraceParent::random(&mut || shard.random_bits());
     let flow = describe(captured, &route, next_hop, &own, trace);
-    let flow = shard.telemetry.opened(flow, captured.at);
+    let ends = Ends::outbound(wanted(&captured.target), next_hop);
+    let flow = shard.telemetry.opened(flow, captured.at).with_ends(ends);
     let server = match route.via {
         Via::Tcp => tcp(shard, next_hop).await,
         Via::Hbone { authority } => {

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::access_log::{AccessLevel, End, FailedRecord, FlowRecord, Record};
 use super::counters::{Limit, ShardCounters};
-use super::flow::{Direction, Flow, Kept, Party, Refusal};
+use super::flow::{Direction, Ends, Flow, Kept, Party, Refusal};
 use super::line::Level;
 use super::log_writer::RecordSender;
+use super::open::{OpenConnections, Places};
 use super::series::{Interner, Series};
 use crate::model::close::{CloseReason, ResponseFlag};
 
@@ -22,6 +23,7 @@ pub struct ShardTelemetry {
     interner: RefCell<Interner>,
     records: RecordSender,
     level: AccessLevel,
+    open: Places,
     /// Start of the first connection: what the others tell their start by, in half the room.
     epoch: OnceCell<Instant>,
 }
@@ -35,7 +37,7 @@ impl fmt::Debug for ShardTelemetry {
 }
 
 impl ShardTelemetry {
-    pub(super) const fn new(
+    pub(super) fn new(
         counters: Arc<ShardCounters>,
         interner: Interner,
         records: RecordSender,
@@ -46,6 +48,7 @@ impl ShardTelemetry {
             interner: RefCell::new(interner),
             records,
             level,
+            open: Places::default(),
             epoch: OnceCell::new(),
         }
     }
@@ -87,14 +90,22 @@ impl ShardTelemetry {
                 end: None,
             })));
         }
+        let kept = Arc::new(Kept::new(flow, parties));
         OpenFlow {
             shard: Rc::clone(self),
             series,
-            kept: Some(Kept::new(flow, parties)),
+            place: self.open.enter(&kept),
+            kept: Some(kept),
             to_server: Cell::new(0),
             to_client: Cell::new(0),
             started: nanos(*self.epoch.get_or_init(|| started), started),
         }
+    }
+
+    /// Up to `max` of the open connections.
+    #[must_use]
+    pub fn open_connections(&self, max: usize) -> OpenConnections {
+        self.open.list(max)
     }
 
     /// Logs a connection refused before its context was complete. Touches no traffic metric.
@@ -147,7 +158,9 @@ pub struct OpenFlow {
     shard: Rc<ShardTelemetry>,
     series: Arc<Series>,
     /// Taken when the connection is finished.
-    kept: Option<Kept>,
+    kept: Option<Arc<Kept>>,
+    /// Among the shard's open connections.
+    place: u32,
     to_server: Cell<u64>,
     to_client: Cell<u64>,
     /// By the shard's epoch.
@@ -184,8 +197,21 @@ impl OpenFlow {
         let shard = &self.shard;
         let held = shard.interner.borrow_mut().hold(&flow, &shard.counters);
         let (series, parties) = held;
-        self.kept = Some(Kept::new(flow, parties));
+        let ends = kept.ends().cloned();
+        let kept = Arc::new(Kept::new(flow, parties));
+        kept.set_ends(ends);
+        shard.open.replace(self.place, &kept);
+        self.kept = Some(kept);
         std::mem::replace(&mut self.series, series).release();
+    }
+
+    /// States where the connection was to go and where it goes, for operators who ask.
+    #[must_use]
+    pub fn with_ends(self, ends: Option<Ends>) -> Self {
+        if let Some(kept) = &self.kept {
+            kept.set_ends(ends);
+        }
+        self
     }
 
     /// Names the policy (`namespace/name`) that refused the connection, for its log line.
@@ -204,6 +230,7 @@ impl OpenFlow {
         let Some(kept) = self.kept.take() else {
             return;
         };
+        self.shard.open.leave(self.place);
         let flag = reason.flag();
         self.series.closed(flag);
         self.series.release();

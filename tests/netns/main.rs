@@ -46,6 +46,8 @@ mod certificates;
 mod conversations;
 #[cfg(test)]
 mod drain;
+
+mod dump;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
