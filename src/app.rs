@@ -11,6 +11,7 @@ mod lifecycle;
 mod servers;
 pub mod shards;
 mod signals;
+mod spans;
 mod state;
 mod workloads;
 

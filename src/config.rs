@@ -9,6 +9,7 @@ pub mod problem;
 pub mod raw;
 pub mod schema;
 pub mod server;
+pub mod spans;
 pub mod tuning;
 
 mod defaults;
@@ -32,6 +33,7 @@ pub use mode::{NodeMode, Shared};
 
 use limits::Limits;
 use server::{CertificateAuthority, Discovery, TokenSource};
+use spans::Spans;
 use tuning::Tuning;
 
 /// Port of captured outbound connections.
@@ -114,6 +116,8 @@ pub struct Config {
     pub authz_info_logging: bool,
     /// Levels and shape of the log.
     pub log: LogConfig,
+    /// Where spans of connections go.
+    pub spans: Option<Spans>,
     /// Value of the `tag` label of `istio_build`.
     pub istio_version: Arc<str>,
 }

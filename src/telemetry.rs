@@ -18,6 +18,8 @@ pub mod open;
 pub mod page;
 pub mod series;
 pub mod shard;
+#[cfg(feature = "otlp")]
+pub mod spans;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -19,6 +19,7 @@ use super::ending::Ending;
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards};
 use super::signals::Signals;
+use super::spans;
 use super::state::State;
 use super::workloads::prove_abilities;
 use crate::config::{Config, LogFormat};
@@ -144,6 +145,7 @@ async fn node(
     started: Instant,
 ) -> Result<(), RunError> {
     let (mut signals, descriptors) = begin()?;
+    servers::log_configuration(&config);
     let readiness = Readiness::new(started);
     let home = prove_abilities(&config)?;
     let [state_task, proxy_task] = ["state manager", "proxy"].map(|name| readiness.task(name));
@@ -151,7 +153,8 @@ async fn node(
     let state = State::load(&config).map_err(StartError::from)?;
     let certificates = Certificates::start(&config, &state.current()).await?;
     let endpoints = servers::bind(&config)?;
-    let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
+    let (hub, exporting) = spans::hub(&config, hub_options(&config), log.sink());
+    let hub = Arc::new(hub);
     let discovery = Discovery::new(&config);
     let dns = Dns::bind(&config, &readiness)?;
     let started_from = Started {
@@ -205,14 +208,35 @@ async fn node(
     };
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
     let beside = Box::pin(background.beside(servers));
-    Ending {
+    let ended = Ending {
         quit: &quit,
         watchdog,
         stop,
         deadline: config.timeouts.drain,
     }
     .await_it(&mut shards, &mut names, &mut signals, beside)
-    .await
+    .await;
+    exporting.end().await;
+    if ended.is_ok() {
+        log_stopped(&config);
+    }
+    ended
+}
+
+/// One line for each part of the data plane that has ended.
+fn log_stopped(config: &Config) {
+    let listeners = &config.listeners;
+    for (component, ran) in [
+        ("inbound", listeners.inbound.is_some()),
+        ("inbound plaintext", listeners.inbound_plaintext.is_some()),
+        ("outbound", listeners.outbound.is_some()),
+        ("socks5", listeners.socks5.is_some()),
+        ("dns proxy", !listeners.dns.is_empty()),
+    ] {
+        if ran {
+            tracing::info!(target: "corelane::app", component, "shutdown complete");
+        }
+    }
 }
 
 /// What comes before everything else: signals are caught, descriptors allowed.

@@ -176,6 +176,12 @@ fn lives(
     }
 }
 
+/// Says what the node runs with. JSON on one line, which is YAML too.
+pub(crate) fn log_configuration(config: &Config) {
+    let shown = dump::config::config(config, &words());
+    tracing::info!(target: "corelane::app", "running with configuration: {shown}");
+}
+
 /// The words of the command line before the first flag: what follows may be a secret.
 fn words() -> Vec<String> {
     let words = std::env::args().skip(1);

@@ -24,6 +24,8 @@ pub struct ShardTelemetry {
     records: RecordSender,
     level: AccessLevel,
     open: Places,
+    #[cfg(feature = "otlp")]
+    spans: Option<super::spans::SpanSender>,
     /// Start of the first connection: what the others tell their start by, in half the room.
     epoch: OnceCell<Instant>,
 }
@@ -49,7 +51,18 @@ impl ShardTelemetry {
             records,
             level,
             open: Places::default(),
+            #[cfg(feature = "otlp")]
+            spans: None,
             epoch: OnceCell::new(),
+        }
+    }
+
+    /// The spans of its connections go there.
+    #[cfg(feature = "otlp")]
+    pub(super) fn with_spans(self, queue: super::spans::SpanQueue) -> Self {
+        Self {
+            spans: Some(super::spans::SpanSender::new(queue)),
+            ..self
         }
     }
 
@@ -141,6 +154,27 @@ impl ShardTelemetry {
             peer_identity: refusal.peer_identity.map(ToString::to_string),
             local_identity: refusal.local_identity.map(ToString::to_string),
         })));
+    }
+
+    /// Whether connections have spans.
+    #[cfg_attr(
+        not(feature = "otlp"),
+        expect(clippy::unused_self, reason = "without the feature there are none")
+    )]
+    const fn has_spans(&self) -> bool {
+        #[cfg(feature = "otlp")]
+        return self.spans.is_some();
+        #[cfg(not(feature = "otlp"))]
+        false
+    }
+
+    #[cfg(feature = "otlp")]
+    fn span(&self, flow: &Flow, end: &End) {
+        if let Some(spans) = &self.spans
+            && !spans.ended(flow, end)
+        {
+            self.counters.spans_dropped.add(1);
+        }
     }
 
     fn queue(&self, record: Record) {
@@ -239,7 +273,8 @@ impl OpenFlow {
         } else {
             Level::Info
         };
-        if !self.shard.level.allows(level) {
+        let logged = self.shard.level.allows(level);
+        if !logged && !self.shard.has_spans() {
             return;
         }
         let end = End {
@@ -252,11 +287,16 @@ impl OpenFlow {
             error: reason.is_error().then(|| reason.to_string()),
             denied: (flag == ResponseFlag::Deny).then(|| kept.policy()),
         };
-        self.shard.queue(Record::Flow(Box::new(FlowRecord {
-            time: SystemTime::now(),
-            flow: kept.flow(),
-            end: Some(end),
-        })));
+        let flow = kept.flow();
+        #[cfg(feature = "otlp")]
+        self.shard.span(&flow, &end);
+        if logged {
+            self.shard.queue(Record::Flow(Box::new(FlowRecord {
+                time: SystemTime::now(),
+                flow,
+                end: Some(end),
+            })));
+        }
     }
 }
 

@@ -83,6 +83,7 @@ pub(super) fn config() -> Config {
         localhost_app_tunnel: true,
         response_baggage: true,
         authz_info_logging: false,
+        spans: None,
         log: LogConfig {
             filter: "info".into(),
             format: LogFormat::Plain,
