@@ -144,8 +144,7 @@ async fn node(
     log: &LogWriter,
     started: Instant,
 ) -> Result<(), RunError> {
-    let (mut signals, descriptors) = begin()?;
-    servers::log_configuration(&config);
+    let (mut signals, descriptors) = begin(&config)?;
     let readiness = Readiness::new(started);
     let home = prove_abilities(&config)?;
     let [state_task, proxy_task] = ["state manager", "proxy"].map(|name| readiness.task(name));
@@ -154,7 +153,6 @@ async fn node(
     let certificates = Certificates::start(&config, &state.current()).await?;
     let endpoints = servers::bind(&config)?;
     let (hub, exporting) = spans::hub(&config, hub_options(&config), log.sink());
-    let hub = Arc::new(hub);
     let discovery = Discovery::new(&config);
     let dns = Dns::bind(&config, &readiness)?;
     let started_from = Started {
@@ -166,9 +164,7 @@ async fn node(
         hub: &hub,
         descriptors,
     };
-    let mut shards = start_shards(&started_from)?;
-    await_drivers(&mut shards).await?;
-    certificates.tell(shards.mailboxes());
+    let mut shards = start_shards(&started_from).await?;
     let watchdog = shards.watchdog();
     let quit = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
@@ -216,9 +212,17 @@ async fn node(
     }
     .await_it(&mut shards, &mut names, &mut signals, beside)
     .await;
+    finish(ended, exporting, &config).await
+}
+
+async fn finish(
+    ended: Result<(), RunError>,
+    exporting: spans::Exporting,
+    config: &Config,
+) -> Result<(), RunError> {
     exporting.end().await;
     if ended.is_ok() {
-        log_stopped(&config);
+        log_stopped(config);
     }
     ended
 }
@@ -240,9 +244,10 @@ fn log_stopped(config: &Config) {
 }
 
 /// What comes before everything else: signals are caught, descriptors allowed.
-fn begin() -> Result<(Signals, u64), StartError> {
+fn begin(config: &Config) -> Result<(Signals, u64), StartError> {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(target: "corelane::app", version, "corelane starting");
+    servers::log_configuration(config);
     let signals = Signals::register().map_err(resource("the signal handlers"))?;
     Ok((signals, raise_descriptors()))
 }
@@ -289,7 +294,7 @@ struct Started<'a> {
     descriptors: u64,
 }
 
-fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
+async fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
     let Started {
         config,
         state,
@@ -350,7 +355,10 @@ fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
             .then(|| cpus[index % cpus.len()]);
         seeds.push(Seed { plan, mailbox, cpu });
     }
-    Shards::start(seeds).map_err(resource("a shard's thread"))
+    let mut shards = Shards::start(seeds).map_err(resource("a shard's thread"))?;
+    await_drivers(&mut shards).await?;
+    certificates.tell(shards.mailboxes());
+    Ok(shards)
 }
 
 /// Waits until every shard's driver runs.

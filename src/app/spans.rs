@@ -1,5 +1,6 @@
 //! Spans of connections, on their way from the shards to the collector.
 
+use std::sync::Arc;
 #[cfg(feature = "otlp")]
 use std::time::Duration;
 
@@ -22,13 +23,13 @@ pub(super) struct Exporting {
 
 /// The hub, and the exporter of its spans if there is a collector. Must run within a `LocalSet`.
 #[cfg(feature = "otlp")]
-pub(super) fn hub(config: &Config, options: HubOptions, log: LogSink) -> (Hub, Exporting) {
+pub(super) fn hub(config: &Config, options: HubOptions, log: LogSink) -> (Arc<Hub>, Exporting) {
     use crate::control::grpc::Server;
     use crate::control::otlp::Exporter;
     use crate::telemetry::spans;
     let hub = Hub::new(options, log);
     let Some(settings) = &config.spans else {
-        return (hub, Exporting::default());
+        return (Arc::new(hub), Exporting::default());
     };
     let (queue, ended) = spans::queue(settings.sampled_per_million);
     let server = Server {
@@ -44,13 +45,13 @@ pub(super) fn hub(config: &Config, options: HubOptions, log: LogSink) -> (Hub, E
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let task = tokio::task::spawn_local(exporter.run(stopped));
     let running = Some((stop, task));
-    (hub.with_spans(queue), Exporting { running })
+    (Arc::new(hub.with_spans(queue)), Exporting { running })
 }
 
 /// The hub; without the feature there are no spans, and no setting that asks for them.
 #[cfg(not(feature = "otlp"))]
-pub(super) fn hub(_: &Config, options: HubOptions, log: LogSink) -> (Hub, Exporting) {
-    (Hub::new(options, log), Exporting::default())
+pub(super) fn hub(_: &Config, options: HubOptions, log: LogSink) -> (Arc<Hub>, Exporting) {
+    (Arc::new(Hub::new(options, log)), Exporting::default())
 }
 
 impl Exporting {

@@ -120,7 +120,7 @@ fn decisions_of_policies_are_logged_at_info_when_that_is_asked_for(driver: Drive
         let output = pair.server.process().output();
         let lines = output
             .lines()
-            .filter(|line| line.contains("corelane::authorization"));
+            .filter(|line| line.contains("\tauthorization\t"));
         let decisions: Vec<_> = lines
             .filter(|line| line.contains("default/no-client"))
             .collect();

@@ -85,9 +85,10 @@ struct Workload {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 enum Protocol {
-    TCP,
-    HBONE,
+    Tcp,
+    Hbone,
 }
 
 #[derive(Deserialize)]
@@ -246,10 +247,11 @@ struct Connection {
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "UPPERCASE")]
 enum ConnectionProtocol {
-    TCP,
-    HBONE,
-    DOUBLEHBONE,
+    Tcp,
+    Hbone,
+    DoubleHbone,
 }
 
 fn dump(shared: &Shared) -> Dump {
@@ -306,13 +308,13 @@ fn the_dump_is_what_the_tools_of_the_mesh_read(driver: Driver) {
     assert_eq!(outbound.src, open.local_addr().unwrap());
     assert_eq!(outbound.original_dst.as_deref(), Some(&*to.to_string()));
     assert_eq!(outbound.actual_dst, shared.at("b", 15_008));
-    assert_eq!(outbound.protocol, ConnectionProtocol::HBONE);
+    assert_eq!(outbound.protocol, ConnectionProtocol::Hbone);
     let [inbound] = &*b.inbound else {
         panic!("{} streams", b.inbound.len())
     };
     assert_eq!(inbound.src.ip(), client);
     assert_eq!((&inbound.original_dst, inbound.actual_dst), (&None, to));
-    assert_eq!(inbound.protocol, ConnectionProtocol::HBONE);
+    assert_eq!(inbound.protocol, ConnectionProtocol::Hbone);
     assert!(a.inbound.is_empty() && b.outbound.is_empty());
 
     drop(open);

@@ -46,7 +46,7 @@ mod certificates;
 mod conversations;
 #[cfg(test)]
 mod drain;
-
+#[cfg(test)]
 mod dump;
 #[cfg(test)]
 mod faults;

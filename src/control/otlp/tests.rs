@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response};
@@ -94,7 +93,7 @@ fn spans_of_two_connections() -> Receiver<Span> {
     let shard = Rc::new(hub.shard(0));
     let trace = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
     let trace_id = TraceParent::parse(trace);
-    let now = Instant::now();
+    let now = tokio::time::Instant::now().into_std();
     for (flow, reason) in [
         (outbound(), CloseReason::Complete),
         (inbound(), CloseReason::Dial("refused".to_owned())),

@@ -131,6 +131,7 @@ fn a_policy_closes_streams_of_a_node_that_drains() {
         assert!(is_reset(&mut client), "{driver:?}");
         assert!(is_reset(&mut server), "{driver:?}");
         assert_eq!(pair.server.counters.policy_closed.get(), 1);
+        pair.server.ended().unwrap();
         pair.client.stop(Message::Drain);
     }
 }
