@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use corelane_harness::apps::{self, Server};
 use corelane_harness::hosts::Family;
+use corelane_harness::http;
 use corelane_harness::node::Driver;
 use corelane_harness::pair::{CLIENT_ID, Options, Pair, SERVER_ID, SERVER_PORT};
 use serde_json::Value;
@@ -16,6 +17,7 @@ with_both_drivers!(
     the_dump_shows_state_certificates_and_configuration,
     a_log_level_set_at_run_time_shows_opened_connections,
     a_taken_port_fails_the_start_and_harms_nobody,
+    metrics_are_read_through_the_mesh,
 );
 
 fn the_dump_shows_state_certificates_and_configuration(driver: Driver) {
@@ -103,4 +105,22 @@ fn a_taken_port_fails_the_start_and_harms_nobody(driver: Driver) {
         );
     }
     assert!(pair.server.is_ready());
+}
+
+fn metrics_are_read_through_the_mesh(driver: Driver) {
+    let pair = Pair::start(CORELANE, Options::new(driver));
+    let to = pair.server_at(Family::V4, 15_020);
+    let ask = || http::request("GET", to, "/metrics");
+    let answer = pair.client_host.enter(ask).unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains("# TYPE"), "{}", answer.body);
+    let authority = to.to_string();
+    let fields = [
+        ("direction", "inbound"),
+        ("src.identity", CLIENT_ID),
+        ("dst.workload", "server"),
+        ("dst.hbone_addr", &authority),
+    ];
+    let line = pair.server.wait_access_line("connection complete", &fields);
+    assert_eq!(line.field("error"), "");
 }
