@@ -1,6 +1,6 @@
 //! The node's agent: workloads that come and go, each with its network namespace (spec: zds.md).
 //!
-//! [`session`] holds the rules and does no I/O, [`message`] turns packets into requests, [`run`]
+//! [`session`] holds the rules and does no I/O, `message` turns packets into requests, [`run`]
 //! drives both over the agent's socket. Who starts and stops what a workload needs is the caller's:
 //! [`Host`].
 
