@@ -18,6 +18,7 @@ with_both_drivers!(
     a_log_level_set_at_run_time_shows_opened_connections,
     a_taken_port_fails_the_start_and_harms_nobody,
     metrics_are_read_through_the_mesh,
+    a_node_says_how_it_starts_and_how_its_parts_end,
 );
 
 fn the_dump_shows_state_certificates_and_configuration(driver: Driver) {
@@ -123,4 +124,33 @@ fn metrics_are_read_through_the_mesh(driver: Driver) {
     ];
     let line = pair.server.wait_access_line("connection complete", &fields);
     assert_eq!(line.field("error"), "");
+}
+
+fn a_node_says_how_it_starts_and_how_its_parts_end(driver: Driver) {
+    let pair = Pair::start(CORELANE, Options::new(driver));
+    let process = pair.server.process();
+    let components = |parts: &[&str], message: &str| {
+        for part in parts {
+            let field = format!("component=\"{part}\"");
+            let output = process.output();
+            let says = |line: &str| line.contains(message) && line.contains(&field);
+            assert!(output.lines().any(says), "{message} {part} in {output}");
+        }
+    };
+    process.wait_output("running with configuration: {", PROMPT);
+    process.wait_output("marking server ready", PROMPT);
+    let parts = [
+        "inbound",
+        "inbound plaintext",
+        "outbound",
+        "admin",
+        "stats",
+        "readiness",
+    ];
+    components(&parts, "listener established");
+    assert_eq!(pair.server.admin("POST", "/quitquitquit").status, 200);
+    process.wait_output("shutdown requested", PROMPT);
+    process.wait_output("component=\"outbound\"", PROMPT);
+    process.wait_output("\tapp\tshutdown complete\t\n", PROMPT);
+    components(&parts, "shutdown complete");
 }
