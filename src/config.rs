@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use dns::{DNS_PORT, Dns};
-pub use mode::{NodeMode, Shared};
+pub use mode::{Node, NodeMode, Shared};
 
 use limits::Limits;
 use server::{CertificateAuthority, Discovery, TokenSource};

@@ -21,7 +21,7 @@ pub mod faults;
 pub mod hostnames;
 mod inbound;
 mod listener;
-mod local;
+pub mod local;
 mod notes;
 mod outbound;
 mod passthrough;

@@ -8,6 +8,7 @@ pub mod baggage;
 pub mod close;
 pub mod gateway;
 pub mod identity;
+pub mod local;
 pub mod policy;
 pub mod service;
 pub mod trace;

@@ -3,6 +3,7 @@
 //! Imports nothing from this crate. Everything here is non-blocking.
 
 pub mod affinity;
+pub mod cgroups;
 pub mod event;
 pub mod fds;
 #[cfg(test)]
@@ -11,6 +12,7 @@ pub(crate) mod heap;
 pub mod heap_profile;
 pub mod limits;
 pub mod netns;
+pub mod owner;
 pub mod packets;
 pub mod pipe;
 pub mod process;

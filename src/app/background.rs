@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::RunError;
 use super::credentials::Certificates;
 use super::discovery::Discovery;
+use super::dns::pods::PodNames;
 use super::shards::broadcast;
 use super::state::State;
 use super::workloads::Workloads;
@@ -51,9 +52,10 @@ pub(super) struct Agent {
 }
 
 impl Agent {
+    /// With the way back from workloads' namespaces, and what answers names there.
     pub(super) fn new(
         config: &Arc<Config>,
-        home: Home,
+        (home, names): (Home, Option<PodNames>),
         shards: Vec<ShardMailbox>,
         stopped: &watch::Receiver<bool>,
         readiness: &Readiness,
@@ -69,7 +71,7 @@ impl Agent {
                 readiness: readiness.clone(),
                 view: View::default(),
             },
-            workloads: Workloads::new(Arc::clone(config), shards),
+            workloads: Workloads::new(Arc::clone(config), shards, names),
         }
     }
 

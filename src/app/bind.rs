@@ -47,8 +47,7 @@ pub fn bind_all(config: &Config) -> Result<Vec<Vec<PlannedListener>>, BindError>
     bind_each(config, wanted(config), config.socket.reuse_port)
 }
 
-/// The listeners of one workload for each shard; to be called inside its namespace. Sockets of other
-/// protocols that a workload needs there belong here too, in front.
+/// The listeners of one workload for each shard; to be called inside its namespace.
 ///
 /// # Errors
 /// As [`bind_all`].

@@ -179,7 +179,7 @@ fn provider(config: &Config) -> Option<Rc<dyn Provider>> {
     };
     let terms = Terms {
         lifetime: authority.ttl,
-        impersonates: matches!(config.mode, NodeMode::Node | NodeMode::Shared(_)),
+        impersonates: matches!(config.mode, NodeMode::Node(_) | NodeMode::Shared(_)),
         renew_with_certificate: authority.renew_with_certificate,
     };
     Some(Rc::new(IstioCa::new(server, headers, terms)))
@@ -227,13 +227,17 @@ fn needed(config: &Config, snapshot: &Snapshot) -> BTreeSet<Identity> {
             .map(|workload| workload.identity())
             .into_iter()
             .collect(),
-        NodeMode::Node | NodeMode::Shared(_) => {
+        NodeMode::Node(_) | NodeMode::Shared(_) => {
             let forwards = config.listeners.forwards.iter().filter_map(|forward| {
                 let account = forward.as_workload.as_ref()?;
                 snapshot.local_workload_of(&account.namespace, &account.service_account)
             });
-            let forwards = forwards.map(|workload| workload.identity());
-            forwards.chain(ahead(config, snapshot)).collect()
+            let listed = config.mode.node().into_iter();
+            let listed = listed
+                .flat_map(|node| node.workloads.all())
+                .filter_map(|listed| snapshot.local_workload(&listed.info));
+            let named = forwards.chain(listed).map(|workload| workload.identity());
+            named.chain(ahead(config, snapshot)).collect()
         }
     }
 }

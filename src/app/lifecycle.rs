@@ -21,7 +21,7 @@ use super::shards::{Seed, ShardEvent, Shards};
 use super::signals::Signals;
 use super::spans;
 use super::state::State;
-use super::workloads::prove_abilities;
+use super::workloads::{processes, prove_abilities};
 use crate::config::{Config, LogFormat};
 use crate::control::exposition::recorder;
 use crate::control::local_state::LocalStateError;
@@ -70,12 +70,14 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// A shared node lacks a privilege.
-    #[error("mode `shared` cannot {what}: {source}; it needs {needs}")]
+    /// A node lacks a privilege that its mode needs.
+    #[error("mode `{mode}` cannot {what}: {source}; it needs {needs}")]
     Unable {
+        /// Which mode.
+        mode: &'static str,
         /// What it cannot do.
         what: &'static str,
-        /// Capability.
+        /// Capability, or what else.
         needs: &'static str,
         /// The kernel's error.
         #[source]
@@ -168,8 +170,9 @@ async fn node(
     let watchdog = shards.watchdog();
     let quit = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
-    let agent =
-        home.map(|home| Agent::new(&config, home, shards.mailboxes(), &stopped, &readiness));
+    let mailboxes = shards.mailboxes();
+    let (mut names, pods) = dns.start(&config, &state, mailboxes.clone(), &stopped)?;
+    let agent = home.map(|home| Agent::new(&config, (home, pods), mailboxes, &stopped, &readiness));
     let servers = servers::serve(
         endpoints,
         Sources {
@@ -188,7 +191,6 @@ async fn node(
         &stopped,
     );
     proxy_task.done(now());
-    let mut names = dns.start(&config, &state, shards.mailboxes(), &stopped)?;
     tracing::info!(target: "corelane::app", elapsed = ?started.elapsed(), "node started");
     let background = Background {
         config: &config,
@@ -348,6 +350,7 @@ async fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
             open: discovery.is_none(),
             asker: discovery.and_then(|discovery| discovery.asker(index)),
             certificates: certificates.asker(),
+            processes: processes(config)?,
             descriptors,
         };
         let cpus = &config.shards.cpus;

@@ -1,5 +1,5 @@
 //! The workloads of a shared node: their listeners are bound in their namespaces, one for each shard,
-//! and handed to the shards.
+//! and handed to the shards. And what a node needs for its mode.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,12 +7,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::bind::bind_workload;
+use super::dns::pods::{self, Answering, PodNames};
 use super::lifecycle::StartError;
 use super::shards::broadcast;
 use crate::config::Config;
 use crate::control::zds::session::{Host, Uid};
+use crate::dataplane::local::Processes;
 use crate::dataplane::shard::{Message, PlaceId, PlannedWorkload, Presence, ShardMailbox};
 use crate::model::workload::WorkloadInfo;
+use crate::sys::cgroups::Cgroups;
 use crate::sys::netns::{Home, Namespace};
 use crate::sys::socket::check_mark;
 
@@ -21,20 +24,35 @@ use crate::sys::socket::check_mark;
 pub(super) struct Workloads {
     config: Arc<Config>,
     shards: Vec<ShardMailbox>,
+    /// Answers names for them, if anybody does.
+    names: Option<PodNames>,
     newest: PlaceId,
-    places: BTreeMap<Uid, (PlaceId, Gone)>,
+    places: BTreeMap<Uid, Served>,
     /// Stopped, and perhaps not gone yet.
     leaving: Vec<Gone>,
 }
 
-/// Closed when nothing is left of a workload on any shard.
+/// A workload that is served.
+#[derive(Debug)]
+struct Served {
+    id: PlaceId,
+    gone: Gone,
+    _names: Option<Answering>,
+}
+
+/// Closed when nothing is left of a workload, on any shard and of its names.
 type Gone = mpsc::Receiver<()>;
 
 impl Workloads {
-    pub(super) const fn new(config: Arc<Config>, shards: Vec<ShardMailbox>) -> Self {
+    pub(super) const fn new(
+        config: Arc<Config>,
+        shards: Vec<ShardMailbox>,
+        names: Option<PodNames>,
+    ) -> Self {
         Self {
             config,
             shards,
+            names,
             newest: PlaceId::OWN,
             places: BTreeMap::new(),
             leaving: Vec::new(),
@@ -52,14 +70,25 @@ impl Host for Workloads {
         namespace: &Arc<Namespace>,
     ) -> Result<(), String> {
         let port_reuse = self.config.mode.shared().is_some_and(|s| s.port_reuse);
+        // Names first (spec: zds.md 4.1).
+        let bind = || {
+            let names = self.names.as_ref();
+            let names = names
+                .map(|names| pods::bind_all(&self.config, port_reuse).map(|bound| (names, bound)))
+                .transpose()?;
+            let listeners = bind_workload(&self.config, port_reuse);
+            Ok::<_, String>((names, listeners.map_err(|error| error.to_string())?))
+        };
         let bound = namespace
-            .within(|| bind_workload(&self.config, port_reuse))
+            .within(bind)
             .map_err(|error| format!("cannot enter its network namespace: {error}"))?;
-        let bound = bound.map_err(|error| error.to_string())?;
-        self.newest = self.newest.next();
-        let id = self.newest;
+        let (names, bound) = bound?;
         let (presence, gone) = mpsc::channel::<()>(1);
         let presence = Presence::new(presence);
+        let names = names.map(|(names, bound)| names.serve(info, namespace, bound, &presence));
+        let names = names.transpose()?;
+        self.newest = self.newest.next();
+        let id = self.newest;
         for (shard, listeners) in self.shards.iter().zip(bound) {
             let planned = PlannedWorkload {
                 id,
@@ -71,13 +100,18 @@ impl Host for Workloads {
             let _ended = shard.send(Message::AddWorkload(Box::new(planned)));
         }
         broadcast(&self.shards, || Message::ServeWorkload(id));
-        self.places.insert(Arc::clone(uid), (id, gone));
+        let served = Served {
+            id,
+            gone,
+            _names: names,
+        };
+        self.places.insert(Arc::clone(uid), served);
         tracing::info!(target: "corelane::zds", %uid, workload = %info, "workload served");
         Ok(())
     }
 
     fn stop(&mut self, uid: &Uid) {
-        if let Some((id, gone)) = self.places.remove(uid) {
+        if let Some(Served { id, gone, .. }) = self.places.remove(uid) {
             self.leaving.push(gone);
             broadcast(&self.shards, || Message::RemoveWorkload(id));
             tracing::info!(target: "corelane::zds", %uid, "workload no longer served");
@@ -101,6 +135,7 @@ pub(super) fn prove_abilities(config: &Config) -> Result<Option<Home>, StartErro
     }
     let unable = |what, needs| {
         move |source| StartError::Unable {
+            mode: "shared",
             what,
             needs,
             source,
@@ -112,4 +147,29 @@ pub(super) fn prove_abilities(config: &Config) -> Result<Option<Home>, StartErro
         check_mark(mark).map_err(unable("mark packets", "CAP_NET_ADMIN or CAP_NET_RAW"))?;
     }
     Ok(Some(home))
+}
+
+/// Looks up the processes of clients for one shard, where these tell workloads apart. Proves that this
+/// kernel and this process can.
+pub(super) fn processes(config: &Config) -> Result<Option<Processes>, StartError> {
+    let node = config.mode.node();
+    let Some(node) = node.filter(|node| node.workloads.any_told_by_process()) else {
+        return Ok(None);
+    };
+    let open = || {
+        let root = match (&node.cgroup_root, node.workloads.any_told_by_cgroup()) {
+            (_, false) => None,
+            (Some(root), true) => Some(root.clone()),
+            (None, true) => Some(Cgroups::mounted_at()?),
+        };
+        let processes = Processes::open(root.as_deref())?;
+        processes.check().map(|()| processes)
+    };
+    open().map(Some).map_err(|source| StartError::Unable {
+        mode: "node",
+        what: "tell workloads by their processes",
+        needs: "a kernel with tcp_diag, and for `cgroups` Linux 5.7, cgroup v2 mounted and \
+                CAP_DAC_READ_SEARCH",
+        source,
+    })
 }

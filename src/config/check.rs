@@ -5,6 +5,7 @@ mod authority;
 mod discovery;
 mod dns;
 mod listeners;
+mod node;
 mod resolver;
 mod sections;
 mod shards;
@@ -82,9 +83,6 @@ fn config(r: &mut Resolver) -> Option<Config> {
     let listeners = listeners::listeners(r, mode.as_ref(), ipv6_enabled, enable_proxy);
     let illegal_ports = listeners::illegal_ports(&listeners);
     let answers_names = !listeners.dns.is_empty();
-    if answers_names {
-        dns::check_mode(r, mode.as_ref());
-    }
     let discovery = discovery::discovery(r, mode.as_ref(), node_name.as_ref(), answers_names);
     let (identity_dir, authority) = authority::source(r);
     let crl_path = r
@@ -170,6 +168,9 @@ fn mode(r: &mut Resolver) -> Option<NodeMode> {
     if mode != Mode::Shared {
         shared::without(r);
     }
+    if mode != Mode::Node {
+        node::without(r);
+    }
     match mode {
         Mode::Shared => {
             if workload.is_some() {
@@ -187,7 +188,7 @@ fn mode(r: &mut Resolver) -> Option<NodeMode> {
                     "a workload is named, but mode `node` speaks for all local ones",
                 );
             }
-            Some(NodeMode::Node)
+            Some(NodeMode::Node(node::node(r)))
         }
         Mode::Dedicated => {
             if !r.is_given(Key::Workload) {

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use super::limits::FORWARDS_MAX;
 use super::problem::{Origin, Position, ProblemKind, nearest};
 use super::raw::{Candidate, RawConfig, RawForward, ReadFile};
-use super::schema::{FORWARD_KEYS, FORWARDS, Key, SETTINGS, by_path};
+use super::schema::{FORWARD_KEYS, FORWARDS, Key, LOCAL_WORKLOADS, SETTINGS, by_path};
 use super::yaml::{self, Name, Node, Value};
+
+pub use workloads::RawLocalWorkload;
+
+mod workloads;
 
 /// Top-level keys of a local state document, to explain a mix-up.
 const STATE_KEYS: [&str; 3] = ["workloads", "services", "policies"];
@@ -86,6 +90,8 @@ impl FileReader<'_> {
             let below = format!("{path}.");
             if path == FORWARDS {
                 self.forwards(node);
+            } else if path == LOCAL_WORKLOADS {
+                self.local_workloads(node);
             } else if let Some(setting) = by_path(&path) {
                 self.leaf(setting.key, &path, node);
             } else if SETTINGS
@@ -111,6 +117,11 @@ impl FileReader<'_> {
             .filter_map(|setting| setting.path.strip_prefix(prefix))
             .map(|rest| rest.split('.').next().unwrap_or(rest))
             .chain(prefix.is_empty().then_some(FORWARDS))
+            .chain(
+                LOCAL_WORKLOADS
+                    .strip_prefix(prefix)
+                    .filter(|_| !prefix.is_empty()),
+            )
             .filter(|sibling| !sibling.is_empty());
         // A key one level too high or too low is as likely as a slip of the finger.
         let elsewhere = SETTINGS

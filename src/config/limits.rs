@@ -266,6 +266,10 @@ pub const IDENTITY_FILE_BYTES_MAX: usize = MIB;
 pub const FILE_SETTLE_TIME: Duration = Duration::from_millis(200);
 /// Forwards one configuration may list: each is a listener on every shard.
 pub const FORWARDS_MAX: usize = 256;
+/// Workloads that a node of many may list; each needs a certificate.
+pub const LOCAL_WORKLOADS_MAX: usize = 4_096;
+/// Paths of control groups a shard remembers: as many as a large host has units and containers.
+pub const CGROUPS_KNOWN_MAX: usize = 4_096;
 const _: () = assert!(CONFIG_FILE_BYTES_MAX <= LOCAL_STATE_BYTES_MAX);
 
 // ---- DNS ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::model::local::LocalWorkloads;
 use crate::model::workload::WorkloadInfo;
 
 /// Whom a node speaks for.
@@ -12,8 +13,9 @@ pub enum NodeMode {
         /// That workload.
         workload: WorkloadInfo,
     },
-    /// All workloads whose `node` is ours, told apart by address or by the forward they use.
-    Node,
+    /// The workloads listed, and all whose `node` is ours, told apart by process, by address or by the
+    /// forward they use.
+    Node(Node),
     /// The workloads that the node's agent names, each served in its own network namespace.
     Shared(Shared),
 }
@@ -30,13 +32,31 @@ pub struct Shared {
     pub own: Option<WorkloadInfo>,
 }
 
+/// How a node of many workloads tells them apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Those that are told by more than the address of their record.
+    pub workloads: LocalWorkloads,
+    /// Where cgroup v2 is mounted; `None`: where the kernel says.
+    pub cgroup_root: Option<PathBuf>,
+}
+
 impl NodeMode {
+    /// How a node of many workloads tells them apart.
+    #[must_use]
+    pub const fn node(&self) -> Option<&Node> {
+        match self {
+            Self::Node(node) => Some(node),
+            Self::Dedicated { .. } | Self::Shared(_) => None,
+        }
+    }
+
     /// How a shared node learns of its workloads.
     #[must_use]
     pub const fn shared(&self) -> Option<&Shared> {
         match self {
             Self::Shared(shared) => Some(shared),
-            Self::Dedicated { .. } | Self::Node => None,
+            Self::Dedicated { .. } | Self::Node(_) => None,
         }
     }
 
@@ -45,7 +65,7 @@ impl NodeMode {
     pub const fn workload(&self) -> Option<&WorkloadInfo> {
         match self {
             Self::Dedicated { workload } => Some(workload),
-            Self::Node | Self::Shared(_) => None,
+            Self::Node(_) | Self::Shared(_) => None,
         }
     }
 }

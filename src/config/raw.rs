@@ -17,7 +17,7 @@ use super::schema::{self, Key, SETTINGS};
 use super::unbuilt::{self, Rule};
 use super::{file, host};
 
-pub use super::file::is_local_state;
+pub use super::file::{RawLocalWorkload, is_local_state};
 pub use super::host::{IPV6_FILE, quota as cpu_quota};
 
 /// Mesh configuration file, relative to the working directory.
@@ -155,6 +155,8 @@ pub struct RawConfig {
     pub(super) values: BTreeMap<Key, Vec<Candidate>>,
     /// Forwards of the configuration file.
     pub(super) forwards: Vec<RawForward>,
+    /// Workloads of the configuration file.
+    pub(super) local_workloads: Vec<RawLocalWorkload>,
     /// Merged mesh configuration.
     pub(super) mesh: ProxyConfig,
     /// Extra headers for the control plane, by the end of their variables' names (`XDS_HEADER_*`).

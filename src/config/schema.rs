@@ -33,6 +33,7 @@ macro_rules! settings {
 settings! {
     Mode "mode" ["PROXY_MODE"] "whom the node speaks for: `shared` (the default: the workloads its agent names), `dedicated` (one workload) or `node` (all local ones)";
     Workload "workload" ["PROXY_WORKLOAD_INFO"] "the workload of a dedicated node: NAMESPACE/NAME/SERVICEACCOUNT";
+    CgroupRoot "node.cgroupRoot" ["CORELANE_CGROUP_ROOT"] "where cgroup v2 is mounted, for the `cgroups` of `node.workloads`; else where the kernel says";
     Network "network" ["NETWORK"] "own network";
     NodeName "nodeName" ["NODE_NAME"] "own node; restricts which workloads are local";
     ClusterId "clusterId" ["ISTIO_META_CLUSTER_ID", "CLUSTER_ID"] "own cluster";
@@ -152,10 +153,23 @@ settings! {
     OtlpRatio "otlp.ratio" ["OTEL_TRACES_SAMPLER_ARG"] "share of the connections that have a span, from 0 to 1; default 1";
 }
 
-/// Name of the list of forwards, the one setting that is not a single value.
+/// Name of the list of forwards, which is not a single value.
 pub const FORWARDS: &str = "forwards";
 /// Keys of a forward.
 pub const FORWARD_KEYS: [&str; 3] = ["listen", "to", "as"];
+/// Name of the list of workloads that a node of many tells apart.
+pub const LOCAL_WORKLOADS: &str = "node.workloads";
+/// Keys of such a workload.
+pub const LOCAL_WORKLOAD_KEYS: [&str; 8] = [
+    "name",
+    "namespace",
+    "serviceAccount",
+    "cgroups",
+    "uids",
+    "addresses",
+    "ports",
+    "default",
+];
 /// Variable that names the configuration file, as `--config` does.
 pub const CONFIG_VARIABLE: &str = "CORELANE_CONFIG";
 

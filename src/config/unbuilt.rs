@@ -32,6 +32,8 @@ pub(super) const NO_CONTROL_PLANE: &str = "this node does not talk to a control 
 pub(super) const NO_CA: &str = "this node does not talk to a certificate authority";
 /// Why what concerns a node agent has no effect without one.
 pub(super) const NO_SHARED: &str = "only a shared node talks to a node agent";
+/// Why what tells the workloads of a host apart has no effect elsewhere.
+pub(super) const NO_NODE: &str = "only a node in mode `node` tells local workloads apart";
 /// Why the account of the own pod has no effect elsewhere.
 pub(super) const NO_OWN_WORKLOAD: &str = "a dedicated node takes it from PROXY_WORKLOAD_INFO";
 

@@ -25,25 +25,28 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::limits::{DNS_PENDING_MAX, DNS_TCP_CONNECTIONS_MAX, DNS_TTL_SECONDS};
 use crate::model::addr::NetworkAddress;
+use crate::model::local::LocalWorkloads;
 use crate::model::workload::{Workload, WorkloadInfo};
 use crate::snapshot::exchange::Subscription;
 use crate::snapshot::{Generation, Snapshot};
-use forward::{Forwarder, Outcome};
+use crate::sys::netns::Namespace;
+use forward::{Forwarder, Origin, Outcome};
 use message::{Incoming, Question};
 use names::{Asker, Family, SearchDomains, look_up};
 use report::{count, count_seconds, finish, limit_hit};
 
 pub use forward::ResolverError;
 pub use name_servers::{NameServers, ResolvConfError};
-pub use serve::{bind, serve_tcp, serve_udp};
+pub use serve::{BindOptions, bind, serve_tcp, serve_udp};
 
 /// Whose names are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Client {
     /// One workload, whoever asks.
     Workload(WorkloadInfo),
-    /// The local workload that owns the address a query comes from.
-    BySource,
+    /// The local workload that owns the address a query comes from: the one listed here, the default one
+    /// of several, else the one whose record has it.
+    BySource(LocalWorkloads),
 }
 
 /// Domains that clients may have appended to a name.
@@ -74,6 +77,42 @@ pub struct Settings {
     pub workload_wait: Duration,
     /// SO_MARK of sockets to name servers.
     pub packet_mark: Option<u32>,
+    /// Where those sockets are made; `None`: in this process's own network namespace.
+    pub namespace: Option<Arc<Namespace>>,
+}
+
+impl Settings {
+    /// What names mean to a workload.
+    fn asker<'a>(&'a self, workload: &'a Workload) -> Asker<'a> {
+        Asker {
+            workload,
+            cluster_domain: &self.cluster_domain,
+            search: match &self.search {
+                Search::OfNamespace => SearchDomains::OfNamespace,
+                Search::Listed(domains) => SearchDomains::Listed(domains),
+            },
+            preferred_namespace: self.preferred_namespace.as_deref(),
+            ipv6: self.ipv6,
+        }
+    }
+
+    /// Addresses of both families that the mesh gives a name, for a workload that uses it. `None`: the
+    /// mesh does not know it, name servers may.
+    #[must_use]
+    pub fn in_mesh(
+        &self,
+        name: &str,
+        workload: &Workload,
+        snapshot: &Snapshot,
+    ) -> Option<Vec<IpAddr>> {
+        let asker = self.asker(workload);
+        let mut random = |bound: u64| fastrand::u64(0..bound.max(1));
+        let [v4, v6] = [Family::V4, Family::V6]
+            .map(|family| look_up(name, family, &asker, snapshot, &mut random));
+        let known = v4.is_some() || v6.is_some();
+        let found = v4.into_iter().chain(v6).flat_map(|known| known.addresses);
+        known.then(|| found.collect())
+    }
 }
 
 /// How a query came.
@@ -146,7 +185,13 @@ impl Proxy {
         name_servers: &NameServers,
     ) -> Result<Self, ResolverError> {
         Ok(Self {
-            forwarder: Forwarder::new(name_servers, settings.packet_mark)?,
+            forwarder: Forwarder::new(
+                name_servers,
+                Origin {
+                    mark: settings.packet_mark,
+                    namespace: settings.namespace.as_ref().map(Arc::downgrade),
+                },
+            )?,
             settings,
             state,
             published,
@@ -190,10 +235,15 @@ impl Proxy {
         let snapshot = self.state.load();
         match &self.settings.client {
             Client::Workload(info) => snapshot.local_workload(info).cloned(),
-            Client::BySource => {
+            Client::BySource(listed) => {
+                let from = from.to_canonical();
+                // No workload lists port 0.
+                if let Some(info) = listed.at(SocketAddr::new(from, 0)) {
+                    return snapshot.local_workload(info).cloned();
+                }
                 let address = NetworkAddress {
                     network: Arc::clone(&self.settings.network),
-                    ip: from.to_canonical(),
+                    ip: from,
                 };
                 let workload = snapshot.workload_by_address(&address)?;
                 snapshot.is_local(workload).then(|| Arc::clone(workload))
@@ -211,7 +261,7 @@ impl Proxy {
                 if let Some(workload) = self.workload(from) {
                     return Some(workload);
                 }
-                if matches!(self.settings.client, Client::BySource)
+                if matches!(self.settings.client, Client::BySource(_))
                     || published.changed().await.is_err()
                 {
                     return None;
@@ -225,17 +275,7 @@ impl Proxy {
     /// The reply for a name of the mesh.
     fn mesh_reply(&self, question: &Question, workload: &Workload) -> Option<Reply> {
         let family = family(question.record_type())?;
-        let settings = &self.settings;
-        let asker = Asker {
-            workload,
-            cluster_domain: &settings.cluster_domain,
-            search: match &settings.search {
-                Search::OfNamespace => SearchDomains::OfNamespace,
-                Search::Listed(domains) => SearchDomains::Listed(domains),
-            },
-            preferred_namespace: settings.preferred_namespace.as_deref(),
-            ipv6: settings.ipv6,
-        };
+        let asker = self.settings.asker(workload);
         let mut random = |bound: u64| fastrand::u64(0..bound.max(1));
         let known = look_up(
             question.text()?,

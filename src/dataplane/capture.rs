@@ -35,7 +35,7 @@ pub(crate) enum CaptureError {
     OrigDst(#[source] std::io::Error),
     /// Nobody knows whom this node speaks for.
     #[error(transparent)]
-    Workload(#[from] local::WorkloadUnknown),
+    Workload(#[from] local::LocalError),
 }
 
 /// Where the kernel says the client meant to go. `own_port` is the listener's.
@@ -65,8 +65,8 @@ pub(crate) async fn identify(
     {
         return Err(CaptureError::SelfCall);
     }
-    let source = local::workload(shard, local).await?;
     let Accepted { socket, client, at } = accepted;
+    let source = local::source(shard, local, &socket, client.get()).await?;
     Ok(Captured {
         socket,
         client,

@@ -17,6 +17,15 @@ use crate::config::limits::HOSTNAME_TIMEOUT;
 use crate::model::workload::Workload;
 use crate::telemetry::counters::Limit;
 
+/// Whose name it is that a shard asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameKind {
+    /// A workload's, as its record says: name servers know it.
+    Workload,
+    /// What a client calls its destination: the mesh may know it, or a name server.
+    Destination,
+}
+
 /// What a shard wants to know.
 #[derive(Debug)]
 pub struct Question {
@@ -26,7 +35,9 @@ pub struct Question {
     pub ticket: u64,
     /// The hostname.
     pub host: Arc<str>,
-    /// On whose behalf, for the metrics.
+    /// What it names.
+    pub kind: NameKind,
+    /// On whose behalf: for the metrics, and for what a destination's name means.
     pub source: Arc<Workload>,
 }
 
@@ -64,13 +75,14 @@ impl Hostnames {
     }
 
     /// A question on its way. `None`: the control thread has too many to answer.
-    fn ask(&self, host: &Arc<str>, source: &Arc<Workload>) -> Option<Asked<'_>> {
+    fn ask(&self, host: &Arc<str>, kind: NameKind, source: &Arc<Workload>) -> Option<Asked<'_>> {
         let ticket = self.last_ticket.get().wrapping_add(1);
         self.last_ticket.set(ticket);
         let question = Question {
             shard: self.shard,
             ticket,
             host: Arc::clone(host),
+            kind,
             source: Arc::clone(source),
         };
         self.questions.try_send(question).ok()?;
@@ -97,10 +109,20 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Addresses of `host`, asked for on behalf of `source`. Dropping the future withdraws the question.
+/// Addresses of a workload's `host`, asked for on behalf of `source`. Dropping the future withdraws the
+/// question.
 pub(crate) async fn resolve(shard: &Shard, host: &Arc<str>, source: &Arc<Workload>) -> Answer {
+    ask(shard, host, NameKind::Workload, source).await
+}
+
+/// The same for what a client calls its destination.
+pub(crate) async fn destination(shard: &Shard, host: &Arc<str>, source: &Arc<Workload>) -> Answer {
+    ask(shard, host, NameKind::Destination, source).await
+}
+
+async fn ask(shard: &Shard, host: &Arc<str>, kind: NameKind, source: &Arc<Workload>) -> Answer {
     let counters = shard.telemetry.counters();
-    let Some(asked) = shard.hostnames.ask(host, source) else {
+    let Some(asked) = shard.hostnames.ask(host, kind, source) else {
         counters.limit(Limit::HostnameQuestions).add(1);
         return None;
     };

@@ -1,17 +1,27 @@
 //! Which local workload a connection belongs to, waiting a moment for one that is not known yet.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::demand;
-use super::rt;
+use super::rt::{self, Socket};
 use super::shard::Shard;
 use crate::config::{NodeMode, ServiceAccountRef};
 use crate::decision::missing::address_key;
 use crate::model::addr::NetworkAddress;
+use crate::model::local::ByAddress;
 use crate::model::workload::{Workload, WorkloadInfo};
 use crate::snapshot::Snapshot;
+use crate::sys::socket::{is_local, original_dst};
 use crate::telemetry::counters::Limit;
+
+pub use processes::Processes;
+
+use processes::Process;
+
+mod processes;
 
 /// How a listener knows the workload it speaks for.
 #[derive(Clone, Debug)]
@@ -26,8 +36,8 @@ pub(crate) enum LocalKey {
     Named(Arc<WorkloadInfo>, IpAddr),
 }
 
-impl std::fmt::Display for LocalKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for LocalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dedicated(info) => info.fmt(f),
             Self::Named(info, _) => info.fmt(f),
@@ -44,11 +54,20 @@ impl LocalKey {
     pub(crate) fn of_listener(mode: &NodeMode, ip: IpAddr) -> Self {
         match mode {
             NodeMode::Dedicated { workload } => Self::Dedicated(workload.clone()),
-            NodeMode::Node => Self::Address(ip),
+            NodeMode::Node(_) => Self::Address(ip),
             NodeMode::Shared(shared) => match &shared.own {
                 Some(own) => Self::Named(Arc::new(own.clone()), ip),
                 None => Self::Address(ip),
             },
+        }
+    }
+
+    /// The workload connections to `to` are for.
+    pub(crate) fn of_destination(mode: &NodeMode, to: SocketAddr) -> Self {
+        let listed = mode.node().and_then(|node| node.workloads.at(to));
+        match listed {
+            Some(info) => Self::Named(Arc::clone(info), to.ip()),
+            None => Self::of_listener(mode, to.ip()),
         }
     }
 
@@ -92,16 +111,131 @@ impl LocalKey {
     }
 }
 
-/// The text for a workload that did not become known in time.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("failed to fetch information about local workload: {0}")]
-pub(crate) struct WorkloadUnknown(String);
+/// Why no local workload could be found for a connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LocalError {
+    /// It did not become known in time.
+    #[error("failed to fetch information about local workload: {0}")]
+    Unknown(String),
+    /// Nobody told us whose such processes are.
+    #[error(
+        "no workload of `node.workloads` has {0}: name its cgroup or uid there, or the address of a \
+         workload that is told by neither"
+    )]
+    Untold(Stranger),
+    /// The process cannot be asked for any more.
+    #[error("cannot tell whose connection this is: the process at {0} has closed its socket")]
+    Closed(SocketAddr),
+    /// The kernel does not tell the process.
+    #[error("cannot tell which process connects: {0}")]
+    Process(#[source] io::Error),
+}
 
-/// Looks the workload up, waiting up to `workload_wait` for it to appear.
-pub(crate) async fn workload(
+/// A client that is no workload.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    process: Option<Process>,
+    address: IpAddr,
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Process { uid, cgroup }) = &self.process {
+            if let Some(path) = cgroup {
+                write!(f, "cgroup {path}, ")?;
+            }
+            write!(f, "uid {uid}, ")?;
+        }
+        write!(f, "address {}", self.address)
+    }
+}
+
+/// The workload a connection comes from; `key` is its listener's. On a node of many workloads the
+/// process counts first: its innermost listed cgroup, then its user, then the address it uses.
+pub(crate) async fn source(
     shard: &Shard,
     key: &LocalKey,
-) -> Result<Arc<Workload>, WorkloadUnknown> {
+    socket: &Socket,
+    client: SocketAddr,
+) -> Result<Arc<Workload>, LocalError> {
+    let (listed, ip) = match (shard.config.mode.node(), key) {
+        (Some(node), LocalKey::Address(ip)) if !node.workloads.all().is_empty() => {
+            (&node.workloads, *ip)
+        }
+        _ => return workload(shard, key).await,
+    };
+    let process = match &shard.processes {
+        Some(processes) => process(processes, socket, client)?,
+        None => None,
+    };
+    let by_process = process
+        .as_ref()
+        .and_then(|process| listed.of_process(process.uid, process.cgroup.as_deref()));
+    let by_address = listed.of_client(ip);
+    let found = match (by_process, by_address) {
+        (Some(info), _) | (None, ByAddress::Workload(info)) => {
+            return workload(shard, &LocalKey::Named(Arc::clone(info), ip)).await;
+        }
+        (None, ByAddress::ProcessesOnly) => None,
+        // Nothing else tells it, so that it is not merely late.
+        (None, ByAddress::Unlisted) => workload(shard, key).await.ok(),
+    };
+    // The record of a workload that its processes tell says nothing about who uses its address.
+    found
+        .filter(|found| !listed.is_told_by_process(&info(found)))
+        .ok_or(LocalError::Untold(Stranger {
+            process,
+            address: ip,
+        }))
+}
+
+fn info(workload: &Workload) -> WorkloadInfo {
+    WorkloadInfo {
+        name: Arc::clone(&workload.name),
+        namespace: Arc::clone(&workload.namespace),
+        service_account: Arc::clone(&workload.service_account),
+    }
+}
+
+/// The local process at the other end. `None`: the client is not of this host, as behind a bridge.
+fn process(
+    processes: &Processes,
+    socket: &Socket,
+    client: SocketAddr,
+) -> Result<Option<Process>, LocalError> {
+    // The client's socket knows the other end by the address it was told.
+    let server = original_dst(socket.fd()).map_err(LocalError::Process)?;
+    match processes.of(client, server).map_err(LocalError::Process)? {
+        Some(process) => Ok(Some(process)),
+        // By its address alone it could pass for a workload that it is not.
+        None if is_local(client.ip()) => Err(LocalError::Closed(client)),
+        None => Ok(None),
+    }
+}
+
+/// The workload behind a stream to `to` in a tunnel to `owner`, which shook hands for all that share
+/// its address.
+pub(crate) async fn behind(
+    shard: &Shard,
+    owner: Arc<Workload>,
+    to: SocketAddr,
+) -> Result<Arc<Workload>, LocalError> {
+    let listed = shard
+        .config
+        .mode
+        .node()
+        .and_then(|node| node.workloads.at(to));
+    match listed {
+        Some(listed) if **listed != info(&owner) => {
+            let key = LocalKey::Named(Arc::clone(listed), to.ip());
+            workload(shard, &key).await
+        }
+        _ => Ok(owner),
+    }
+}
+
+/// Looks the workload up, waiting up to `workload_wait` for it to appear.
+pub(crate) async fn workload(shard: &Shard, key: &LocalKey) -> Result<Arc<Workload>, LocalError> {
     let wait = shard.config.timeouts.workload_wait;
     let find = || key.find(&shard.snapshot(), &shard.config.network);
     if let Some(found) = find() {
@@ -124,7 +258,7 @@ pub(crate) async fn workload(
         Some(found) => Ok(found),
         None => {
             shard.telemetry.counters().limit(Limit::WorkloadWait).add(1);
-            Err(WorkloadUnknown(key.to_string()))
+            Err(LocalError::Unknown(key.to_string()))
         }
     }
 }

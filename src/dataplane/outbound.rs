@@ -1,9 +1,12 @@
 //! Runs the stages for a connection leaving a workload: capture, route, dial, relay.
 
+mod across;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use self::across::{Crossing, Uncounted};
 use super::capture::{self, Captured};
 use super::demand;
 use super::dial::{self, DialError};
@@ -17,7 +20,9 @@ use super::shard::Shard;
 use super::slot::Slot;
 use crate::config::ForwardTarget;
 use crate::decision::authorize::Permit;
-use crate::decision::route::{NextHop, Route, RouteError, RouteRequest, Target, Via, route};
+use crate::decision::route::{
+    Authority, NextHop, Route, RouteError, RouteRequest, Target, Via, route,
+};
 use crate::hbone::connect::{ConnectRequest, Forwarded};
 use crate::model::baggage::Baggage;
 use crate::model::close::CloseReason;
@@ -200,39 +205,9 @@ async fn dial_route(
             return Err(reason);
         }
     };
-    let own = Arc::new(captured.source.identity());
-    let trace = TraceParent::random(&mut || shard.random_bits());
-    let flow = describe(captured, &route, next_hop, &own, trace);
-    let ends = Ends::outbound(wanted(&captured.target), next_hop);
-    let flow = shard.telemetry.opened(flow, captured.at).with_ends(ends);
-    let server = match route.via {
-        Via::Tcp => tcp(shard, next_hop).await,
-        Via::Hbone { authority } => {
-            let key = Key {
-                source: own,
-                expected: route.next_hop_identities,
-                next_hop,
-            };
-            let request = ConnectRequest {
-                authority,
-                baggage: Baggage::from(&*captured.source),
-                forwarded: Forwarded {
-                    client: Some(captured.client.get()),
-                    host: route
-                        .destination_service
-                        .as_ref()
-                        .map(|s| Arc::clone(&s.hostname)),
-                },
-                traceparent: Some(trace),
-                forwarded_network: None,
-            };
-            let opened = pool::open(shard, &key, &request).await;
-            opened.map(|(stream, _response)| Side::Pooled(stream))
-        }
-        Via::DoubleHbone { authority, .. } => Err(CloseReason::Route(format!(
-            "{authority} is on another network; this version cannot cross networks"
-        ))),
-    };
+    let double = matches!(route.via, Via::DoubleHbone { .. });
+    let (flow, server) = dial_next_hop(shard, captured, &route, next_hop).await;
+    let flow = flow.with_ends(Ends::outbound(wanted(&captured.target), next_hop, double));
     match server {
         Ok(server) => {
             let added = rt::now() - captured.at;
@@ -256,6 +231,69 @@ async fn dial_route(
             flow.finish(&reason, rt::now());
             Err(reason)
         }
+    }
+}
+
+/// Opens the server side.
+async fn dial_next_hop(
+    shard: &Rc<Shard>,
+    captured: &Captured,
+    route: &Route,
+    next_hop: SocketAddr,
+) -> (OpenFlow, Result<Side, CloseReason>) {
+    let own = Arc::new(captured.source.identity());
+    let trace = TraceParent::random(&mut || shard.random_bits());
+    let flow = describe(captured, route, next_hop, &own, trace);
+    let counted = |flow| shard.telemetry.opened(flow, captured.at);
+    let key = Key {
+        source: own,
+        expected: Arc::clone(&route.next_hop_identities),
+        next_hop,
+    };
+    match &route.via {
+        Via::Tcp => {
+            let flow = counted(flow);
+            (flow, tcp(shard, next_hop).await)
+        }
+        Via::Hbone { authority } => {
+            let flow = counted(flow);
+            let request = request(captured, route, authority, trace);
+            let opened = pool::open(shard, &key, &request).await;
+            (flow, opened.map(|(stream, _)| Side::Pooled(stream)))
+        }
+        Via::DoubleHbone {
+            authority,
+            final_identities,
+        } => {
+            let crossing = Crossing {
+                gateway: &key,
+                expected: final_identities,
+                request: request(captured, route, authority, trace),
+            };
+            let uncounted = Uncounted::new(&shard.telemetry, flow, captured.at);
+            let opened = Box::pin(across::open(shard, crossing, uncounted));
+            let (flow, stream) = opened.await;
+            (flow, stream.map(Side::Pooled))
+        }
+    }
+}
+
+fn request(
+    captured: &Captured,
+    route: &Route,
+    authority: &Authority,
+    trace: TraceParent,
+) -> ConnectRequest {
+    let service = route.destination_service.as_ref();
+    ConnectRequest {
+        authority: authority.clone(),
+        baggage: Baggage::from(&*captured.source),
+        forwarded: Forwarded {
+            client: Some(captured.client.get()),
+            host: service.map(|service| Arc::clone(&service.hostname)),
+        },
+        traceparent: Some(trace),
+        forwarded_network: None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! callers that find room in it hold a lease and wait for that dial, which answers them all. A tunnel
 //! at its stream limit takes new streams again once some end.
 
+mod establish;
 mod tunnel;
 
 use std::cell::{Cell, RefCell};
@@ -13,23 +14,21 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::dial::{self, DialError};
 use super::revocation;
-use super::rt::{self, First, PollSocket};
+use super::rt::{self, First};
 use super::shard::Shard;
 use super::tunnel_life::TunnelLife;
 use crate::config::limits::{POOL_CONGESTED_TUNNELS_MAX, POOL_TUNNELS_MAX};
-use crate::hbone;
-use crate::hbone::client::{Driver, OpenError, Opener};
+use crate::hbone::client::Opener;
 use crate::hbone::connect::{ConnectRequest, ConnectResponse};
 use crate::hbone::stream::Stream;
 use crate::model::close::CloseReason;
 use crate::model::identity::Identity;
-use crate::sys::socket::Source;
 use crate::telemetry::counters::{Limit, Role};
 use crate::tls::revocation::Revocable;
-use crate::tls::{self, TlsStream};
-use tunnel::{Lease, Tunnel};
+use establish::establish;
+pub(super) use establish::{Up, not_opened, shake_hands, unanswered};
+pub(super) use tunnel::{Lease, Tunnel};
 
 /// What makes two tunnels interchangeable. All parts must be equal; a tunnel is never shared on a
 /// hash alone.
@@ -158,21 +157,8 @@ pub(crate) async fn open(
                 lease.tunnel().retire();
                 last = Some(error);
             }
-            Some(Err(OpenError::Status(status))) => {
-                return Err(CloseReason::Status(hbone::client::status_text(status)));
-            }
-            Some(Err(error)) => return Err(CloseReason::Http2(error.to_string())),
-            None => {
-                shard
-                    .telemetry
-                    .counters()
-                    .limit(Limit::ConnectAnswerTimeout)
-                    .add(1);
-                let peer = key.next_hop;
-                return Err(CloseReason::Http2(format!(
-                    "{peer} did not answer the CONNECT within {limit:?}"
-                )));
-            }
+            Some(Err(error)) => return Err(not_opened(&error)),
+            None => return Err(unanswered(shard, key.next_hop)),
         }
     }
     let why = last.map_or_else(String::new, |error| error.to_string());
@@ -242,7 +228,13 @@ impl Drop for Entry {
 async fn serve(entry: Entry) {
     let Entry { shard, key, tunnel } = &entry;
     let dial = Box::pin(establish(shard, key));
-    let (opener, driver, life, peer) = match rt::race(shard.force.wait(), dial).await {
+    let Up {
+        opener,
+        driver,
+        life,
+        revocable,
+        ..
+    } = match rt::race(shard.force.wait(), dial).await {
         First::Left(()) => return,
         First::Right(Ok(up)) => up,
         First::Right(Err(reason)) => {
@@ -254,16 +246,16 @@ async fn serve(entry: Entry) {
     };
     let _open = Gauge::raise(shard);
     tunnel.came_up(opener);
-    if let First::Left(Err(error)) = rt::race(driver, watch(shard, tunnel, life, peer)).await {
+    if let First::Left(Err(error)) = rt::race(driver, watch(shard, tunnel, life, revocable)).await {
         tracing::debug!(target: "corelane::pool", %error, "tunnel ended");
     }
 }
 
 /// Counts an open tunnel however it ends.
-struct Gauge(Rc<Shard>);
+pub(super) struct Gauge(Rc<Shard>);
 
 impl Gauge {
-    fn raise(shard: &Rc<Shard>) -> Self {
+    pub(super) fn raise(shard: &Rc<Shard>) -> Self {
         let counters = shard.telemetry.counters();
         counters.tunnels_client_opened.add(1);
         counters.tunnels_client_open.add(1);
@@ -275,59 +267,6 @@ impl Drop for Gauge {
     fn drop(&mut self) {
         self.0.telemetry.counters().tunnels_client_open.add(-1);
     }
-}
-
-type Up = (
-    Opener,
-    Driver<TlsStream<PollSocket>>,
-    TunnelLife,
-    Option<Revocable>,
-);
-
-async fn establish(shard: &Rc<Shard>, key: &Key) -> Result<Up, CloseReason> {
-    #[cfg(any(test, feature = "faults"))]
-    super::faults::trip(key.next_hop.port());
-    let credentials = shard.credentials(&key.source).await?;
-    let options = shard.tunnel_options();
-    let socket = match dial::tcp(shard, key.next_hop, Source::Any, &options).await {
-        Ok(socket) => socket,
-        Err(error @ DialError::TimedOut { .. }) => {
-            return Err(CloseReason::ConnectTimeout(error.to_string()));
-        }
-        Err(error @ DialError::Io { .. }) => return Err(CloseReason::Connect(error.to_string())),
-    };
-    let started = rt::now();
-    let counters = shard.telemetry.counters();
-    let limit = shard.config.timeouts.handshake;
-    let handshake = tls::handshake::connect(PollSocket::new(socket), &credentials, &key.expected);
-    let (tls, peer) = match rt::within(limit, handshake).await {
-        Some(Ok(done)) => done,
-        Some(Err(error)) => {
-            counters.handshakes_failed(Role::Client).add(1);
-            let revoked = u64::from(error.is_revoked());
-            counters.crl_rejections(Role::Client).add(revoked);
-            return Err(CloseReason::Tls(error.to_string()));
-        }
-        None => {
-            counters.handshakes_failed(Role::Client).add(1);
-            counters.limit(Limit::HandshakeTimeout).add(1);
-            let to = key.next_hop;
-            return Err(CloseReason::Tls(format!(
-                "{to} did not finish it within {limit:?}"
-            )));
-        }
-    };
-    counters.handshakes_ok(Role::Client).add(1);
-    counters
-        .handshake_seconds(Role::Client)
-        .record(rt::now() - started);
-    let (opener, driver) = match hbone::client::handshake(tls, &shard.hbone).await {
-        Ok(open) => open,
-        Err(error) => return Err(CloseReason::Http2(error.to_string())),
-    };
-    super::inbound::log_tunnel("outbound", key.next_hop, &peer);
-    let life = TunnelLife::new(credentials.not_after(), peer.not_after);
-    Ok((opener, driver, life, credentials.revocable(&peer)))
 }
 
 /// Retires the tunnel when it was unused long enough, when its certificates near their end, or when

@@ -18,7 +18,7 @@ use super::balance::Balance;
 use super::demand::Demand;
 use super::hostnames::Hostnames;
 use super::listener::{self, Kind};
-use super::local::LocalKey;
+use super::local::{LocalKey, Processes};
 use super::pool::Pool;
 use super::recheck;
 use super::relay;
@@ -89,6 +89,8 @@ pub(crate) struct Core {
     broken: Signal<&'static str>,
     pub(crate) hbone: hbone::Settings,
     pub(crate) hostnames: Hostnames,
+    /// Where the process of a client tells its workload.
+    pub(crate) processes: Option<Processes>,
     slots: Slots,
     pub(super) balance: Balance,
     /// Tunnels of all places.
@@ -139,6 +141,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         open,
         asker,
         certificates,
+        processes,
         descriptors,
     } = plan;
     telemetry.counters().set_driver(driver_info(&report));
@@ -156,6 +159,7 @@ async fn serve(plan: Plan, report: DriverReport) -> io::Result<()> {
         broken: Signal::default(),
         hbone: tunnel_settings::new(&config, &telemetry),
         hostnames: Hostnames::new(index, questions),
+        processes,
         slots: Slots::new(
             (config.limits.connections_max(descriptors) / parts).max(1),
             Arc::clone(balance.own()),
@@ -353,8 +357,8 @@ impl Shard {
         self.telemetry.refused(direction, client, to, error);
     }
 
-    /// Key of the workload that listens on `addr`.
+    /// Key of the workload that connections to `addr` are for.
     pub(crate) fn local_key(&self, addr: SocketAddr) -> LocalKey {
-        self.place.local_key(&self.config.mode, addr.ip())
+        self.place.destination_key(&self.config.mode, addr)
     }
 }

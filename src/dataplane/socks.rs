@@ -7,7 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::capture;
+use super::capture::{self, CaptureError, Captured};
+use super::demand;
+use super::hostnames;
 use super::listener::Accepted;
 use super::local::LocalKey;
 use super::outbound::{self, Open};
@@ -15,7 +17,8 @@ use super::relay::send_all;
 use super::rt::{self, Socket};
 use super::shard::Shard;
 use super::slot::Slot;
-use crate::decision::route::Target;
+use crate::decision::missing::hostname_key;
+use crate::decision::route::{Target, self_call};
 use crate::model::addr::OrigDstAddr;
 use crate::model::close::CloseReason;
 use crate::telemetry::counters::Limit;
@@ -52,6 +55,26 @@ impl SocksError {
         match self {
             Self::Malformed(_) => Reply::CommandNotSupported,
             Self::Io(_) => Reply::GeneralFailure,
+        }
+    }
+}
+
+/// Why a name leads nowhere.
+#[derive(Debug, thiserror::Error)]
+enum NameError {
+    /// Neither the mesh nor a name server has an address for it.
+    #[error("socks5: no address for {0}")]
+    Unresolved(Arc<str>),
+    /// Its address is ours.
+    #[error(transparent)]
+    SelfCall(CaptureError),
+}
+
+impl NameError {
+    const fn reply(&self) -> Reply {
+        match self {
+            Self::Unresolved(_) => Reply::HostUnreachable,
+            Self::SelfCall(_) => Reply::NotAllowed,
         }
     }
 }
@@ -106,8 +129,49 @@ async fn prepare(
             return Err(Some(Reply::NotAllowed));
         }
     };
+    let captured = resolved(shard, captured).await.map_err(|error| {
+        report(None, &error);
+        Some(error.reply())
+    })?;
     let opened = outbound::connect(shard, captured).await;
     opened.map_err(|reason| Some(failure(&reason)))
+}
+
+/// The connection with an address where the mesh has no service or workload with exactly that hostname: then
+/// the name means what the DNS proxy would say it means, an address of the client's family first.
+async fn resolved(shard: &Shard, mut captured: Captured) -> Result<Captured, NameError> {
+    let Target::Hostname(host, port) = &captured.target else {
+        return Ok(captured);
+    };
+    let source = &captured.source;
+    let key = hostname_key(host, &source.namespace);
+    let is_known = || {
+        let snapshot = shard.snapshot();
+        let service = snapshot.service_by_host(host, Some(&source.namespace));
+        service.is_some() || snapshot.find_hostname(&key).is_some()
+    };
+    if !is_known() {
+        // Where addresses come on demand, what is unknown may only not have been asked for.
+        let _ = Box::pin(demand::look_up(shard, &Arc::from(key.to_string()))).await;
+    }
+    if is_known() {
+        return Ok(captured);
+    }
+    let unresolved = || NameError::Unresolved(Arc::clone(host));
+    if host.is_empty() {
+        return Err(unresolved());
+    }
+    let found = Box::pin(hostnames::destination(shard, host, source)).await;
+    let found = found.unwrap_or_default();
+    let is_ipv6 = captured.client.ip().is_ipv6();
+    let of_family = found.iter().find(|ip| ip.is_ipv6() == is_ipv6);
+    let ip = of_family.or_else(|| found.first());
+    let to = SocketAddr::new(*ip.ok_or_else(unresolved)?, *port);
+    if self_call(to, &shard.config.illegal_ports) {
+        return Err(NameError::SelfCall(CaptureError::SelfCall));
+    }
+    captured.target = Target::Address(OrigDstAddr::new(to));
+    Ok(captured)
 }
 
 /// Answers with a failure and waits for the client to take it: closing a socket with unread bytes

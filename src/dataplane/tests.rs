@@ -1,5 +1,6 @@
 //! Whole shards under test: real sockets on loopback, both drivers.
 
+mod across;
 mod capture;
 mod certificates;
 mod conversations;
@@ -14,6 +15,7 @@ mod node;
 mod plain;
 mod policies;
 mod pool;
+mod processes;
 mod revoked;
 mod socks;
 mod tunnel;

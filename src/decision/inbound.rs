@@ -6,9 +6,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::missing::{address_key, hostname_key};
 use super::route::{Authority, referenced};
 use crate::model::addr::NetworkAddress;
 use crate::model::close::CloseReason;
+use crate::model::gateway::GatewayAddress;
 use crate::model::service::Service;
 use crate::model::workload::{AppTunnelProtocol, Workload};
 use crate::snapshot::{Address, Snapshot};
@@ -170,19 +172,50 @@ fn validate(
     })
 }
 
-/// Whether the local workload is the waypoint of whatever has this address. The weighted set of a
-/// service is not looked at.
+/// What the snapshot does not hold and might have led `resolve` to another answer than `error`: a
+/// key to ask the control plane for (spec: routing.md 1.6, 5.3).
+#[must_use]
+pub fn missing(
+    request: &InboundRequest<'_>,
+    error: &InboundError,
+    snapshot: &Snapshot,
+) -> Option<Arc<str>> {
+    match error {
+        InboundError::UnknownHostname(host) => {
+            let key = hostname_key(host, &request.local.namespace);
+            Some(key.to_string().into())
+        }
+        InboundError::IpMismatch { authority, .. } => {
+            let Some(found) = found_at(request, *authority, snapshot) else {
+                return Some(address_key(request.network, *authority));
+            };
+            let waypoint = waypoint_of(&found)?;
+            let known = referenced(&waypoint.destination, snapshot).is_some();
+            (!known).then(|| waypoint.destination.to_string().into())
+        }
+        InboundError::SelfCall
+        | InboundError::PortUnresolved { .. }
+        | InboundError::NoAddress(_) => None,
+    }
+}
+
+fn found_at(request: &InboundRequest<'_>, ip: IpAddr, snapshot: &Snapshot) -> Option<Address> {
+    let network = Arc::clone(request.network);
+    snapshot.find_address(&NetworkAddress { network, ip }, None)
+}
+
+/// The waypoint that is checked. The weighted set of a service is not looked at.
+fn waypoint_of(found: &Address) -> Option<&GatewayAddress> {
+    match found {
+        Address::Workload(workload) => workload.waypoint.as_ref(),
+        Address::Service(service) => service.waypoint.as_ref(),
+    }
+}
+
+/// Whether the local workload is the waypoint of whatever has this address.
 fn is_waypoint_of(request: &InboundRequest<'_>, authority: IpAddr, snapshot: &Snapshot) -> bool {
-    let key = NetworkAddress {
-        network: Arc::clone(request.network),
-        ip: authority,
-    };
-    let waypoint = match snapshot.find_address(&key, None) {
-        Some(Address::Workload(workload)) => workload.waypoint.clone(),
-        Some(Address::Service(service)) => service.waypoint.clone(),
-        None => None,
-    };
-    let Some(waypoint) = waypoint else {
+    let found = found_at(request, authority, snapshot);
+    let Some(waypoint) = found.as_ref().and_then(waypoint_of) else {
         return false;
     };
     match referenced(&waypoint.destination, snapshot) {

@@ -302,6 +302,13 @@ pub fn ipv6_available() -> bool {
     Socket::new(Domain::IPV6, stream(), Some(Protocol::TCP)).is_ok()
 }
 
+/// Whether an address is one of this host's. In doubt it is.
+#[must_use]
+pub fn is_local(ip: IpAddr) -> bool {
+    let bound = std::net::UdpSocket::bind((ip, 0));
+    !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 /// Wildcard address of the preferred family.
 #[must_use]
 pub const fn wildcard(ipv6: bool) -> IpAddr {
@@ -324,6 +331,19 @@ pub fn check_mark(mark: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loopback_is_local_and_documentation_addresses_are_not() {
+        for (ip, local) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("192.0.2.1", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(is_local(ip.parse().unwrap()), local, "{ip}");
+        }
+    }
 
     #[test]
     fn a_source_address_leaves_the_port_to_the_connect() {

@@ -145,6 +145,8 @@ pub struct Ends {
     pub(super) original: Option<Original>,
     /// Whom we dialled, if not the flow's destination.
     pub(super) actual: Option<SocketAddr>,
+    /// Its tunnel is inside another one.
+    pub(super) double: bool,
 }
 
 impl Kept {

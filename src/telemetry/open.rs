@@ -17,6 +17,8 @@ pub struct OpenConnection {
     pub direction: Direction,
     /// Whether it travels in a tunnel.
     pub mutual_tls: bool,
+    /// Whether that tunnel is inside another one.
+    pub double: bool,
     /// Whether the peer's identity is proven.
     pub identified: bool,
     /// The workload of this node that it belongs to.
@@ -112,6 +114,7 @@ fn describe(kept: &Kept) -> OpenConnection {
     OpenConnection {
         direction: flow.direction,
         mutual_tls: flow.mutual_tls,
+        double: ends.is_some_and(|ends| ends.double),
         identified: flow.source.identity.is_some(),
         local,
         src: flow.src_addr,
@@ -122,12 +125,14 @@ fn describe(kept: &Kept) -> OpenConnection {
 }
 
 impl Ends {
-    /// Of an outbound connection; nothing if it is dialled where the client wanted to go.
+    /// Of an outbound connection, perhaps in a tunnel in a tunnel; nothing if it is dialled where the
+    /// client wanted to go.
     #[must_use]
-    pub fn outbound(original: Original, dialled: SocketAddr) -> Option<Self> {
-        (original != Original::Address(dialled)).then_some(Self {
+    pub fn outbound(original: Original, dialled: SocketAddr, double: bool) -> Option<Self> {
+        (double || original != Original::Address(dialled)).then_some(Self {
             original: Some(original),
             actual: None,
+            double,
         })
     }
 
@@ -137,6 +142,7 @@ impl Ends {
         Self {
             original: host.map(|host| Original::Host(host, None)),
             actual: Some(actual),
+            double: false,
         }
     }
 }
@@ -178,11 +184,13 @@ mod tests {
         out.set_ends(Ends::outbound(
             Original::Address(wanted),
             out.flow().dst_addr,
+            true,
         ));
         places.enter(&out);
         let listed = places.list(1).list.remove(0);
         assert_eq!(listed.original, Some(Original::Address(wanted)));
         assert_eq!(listed.actual, out.flow().dst_addr);
+        assert!(listed.double);
         assert_eq!(&*listed.local.unwrap().name, "client-0");
 
         let places = Places::default();
@@ -199,7 +207,7 @@ mod tests {
     fn a_connection_dialled_where_it_wanted_to_go_keeps_nothing_more() {
         let flow = outbound();
         let same = Original::Address(flow.dst_addr);
-        assert!(Ends::outbound(same, flow.dst_addr).is_none());
+        assert!(Ends::outbound(same, flow.dst_addr, false).is_none());
         let places = Places::default();
         places.enter(&kept(flow.clone()));
         let listed = places.list(1).list.remove(0);

@@ -29,3 +29,5 @@ mod program;
 mod resources;
 #[cfg(test)]
 mod scale;
+#[cfg(test)]
+mod waypoint;

@@ -1,7 +1,8 @@
-//! Two nodes on loopback, fed by a control plane: `client` with a forward to the application of
-//! `server`, which takes tunnels.
+//! Nodes on loopback, fed by a control plane: `client` with a forward to the application of `server`,
+//! which takes tunnels, and `waypoint`, which does too, for tests that want one.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 
@@ -20,6 +21,7 @@ use crate::resources::{a_workload, workload};
 /// Addresses, certificates and the application.
 pub(crate) struct Mesh {
     pub(crate) dir: TempDir,
+    pub(crate) authority: Authority,
     block: Block,
     app: Server,
     app_port: u16,
@@ -30,7 +32,7 @@ impl Mesh {
         let dir = tempfile::tempdir().unwrap();
         let block = Block::take();
         let authority = Authority::new("root");
-        for account in ["client", "server"] {
+        for account in ["client", "server", "waypoint"] {
             let issued = authority.issue(&Leaf::for_account(account));
             issued.install(&dir.path().join("ids"), account, authority.pem());
         }
@@ -38,6 +40,7 @@ impl Mesh {
         let app = Server::start_here(block.ip(2).into(), app_port, apps::echo);
         Self {
             dir,
+            authority,
             block,
             app,
             app_port,
@@ -61,6 +64,10 @@ impl Mesh {
         self.block.ip(2).into()
     }
 
+    pub(crate) fn waypoint_ip(&self) -> IpAddr {
+        self.block.ip(3).into()
+    }
+
     /// Both workloads.
     pub(crate) fn workloads(&self) -> Vec<Resource> {
         vec![
@@ -70,7 +77,13 @@ impl Mesh {
     }
 
     fn addresses(&self, name: &str) -> Addresses {
-        Addresses::at(self.block.ip(if name == "client" { 1 } else { 2 }))
+        let last = match name {
+            "client" => 1,
+            "server" => 2,
+            "waypoint" => 3,
+            other => panic!("no node {other}"),
+        };
+        Addresses::at(self.block.ip(last))
     }
 
     /// Starts a node, which is not ready before its control plane has answered.
@@ -147,7 +160,12 @@ log: {{filter: \"info,corelane::xds=debug\"}}
 
     /// Connects through the client's forward.
     pub(crate) fn connect(&self) -> TcpStream {
-        apps::connect((self.client_ip(), 5_432).into()).unwrap()
+        self.try_connect().unwrap()
+    }
+
+    /// The same, which may be refused.
+    pub(crate) fn try_connect(&self) -> io::Result<TcpStream> {
+        apps::connect((self.client_ip(), 5_432).into())
     }
 
     /// Whether a connection through both nodes works.

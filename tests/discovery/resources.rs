@@ -50,6 +50,25 @@ pub(crate) fn workload(message: raw::Workload) -> Resource {
 
 /// A service `NAME.default` with one address and one port.
 pub(crate) fn service(name: &str, vip: IpAddr, port: (u32, u32)) -> Resource {
+    service_behind(name, vip, port, None)
+}
+
+/// The same with the service `WAYPOINT.default` as waypoint.
+pub(crate) fn service_behind(
+    name: &str,
+    vip: IpAddr,
+    port: (u32, u32),
+    waypoint: Option<&str>,
+) -> Resource {
+    let waypoint = waypoint.map(|name| raw::GatewayAddress {
+        hbone_mtls_port: 15_008,
+        destination: Some(raw::gateway_address::Destination::Hostname(
+            raw::NamespacedHostname {
+                namespace: "default".into(),
+                hostname: format!("{name}.default"),
+            },
+        )),
+    });
     let hostname = format!("{name}.default");
     let message = raw::Service {
         name: name.to_owned(),
@@ -64,6 +83,7 @@ pub(crate) fn service(name: &str, vip: IpAddr, port: (u32, u32)) -> Resource {
             target_port: port.1,
             ..raw::Port::default()
         }],
+        waypoint,
         ..raw::Service::default()
     };
     let r#type = Some(raw::address::Type::Service(message));

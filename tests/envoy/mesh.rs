@@ -58,6 +58,16 @@ impl Mesh {
         self.block.ip(3)
     }
 
+    /// Address of a third proxy between the two.
+    pub(crate) const fn gateway_ip(&self) -> Ipv4Addr {
+        self.block.ip(4)
+    }
+
+    /// Address of a service; nobody listens there.
+    pub(crate) const fn service_ip(&self) -> Ipv4Addr {
+        self.block.ip(5)
+    }
+
     /// Where the application is.
     pub(crate) fn app_at(&self) -> SocketAddr {
         SocketAddr::from((self.server_ip(), APP_PORT))

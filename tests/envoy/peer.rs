@@ -1,13 +1,15 @@
 //! An Envoy process in one of two roles: it opens tunnels (client), or it ends them (server).
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use corelane_harness::clock;
-use corelane_harness::http;
+use corelane_harness::hosts::Host;
+use corelane_harness::http::{self, Answer};
 use corelane_harness::pki::Issued;
 use corelane_harness::process::Process;
 
@@ -21,6 +23,7 @@ const LOG_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Envoy {
     process: Process,
+    host: Option<Host>,
     admin: SocketAddr,
     access_log: PathBuf,
 }
@@ -60,12 +63,26 @@ impl Envoy {
         config: impl FnOnce(&Files) -> String,
     ) -> Self {
         let files = Files::new(mesh, name);
-        let text = format!("{}\n{}", config(&files), admin_config(admin));
-        fs::write(&files.config, text).unwrap();
-        let mut command = Command::new(&mesh.envoy);
+        let command = Command::new(&mesh.envoy);
+        let text = config(&files);
+        Self::launch(command, name, (None, admin), mesh.dir.path(), &text)
+    }
+
+    /// Starts `command`, Envoy's, with `config` on a host or here; its admin endpoint is at `admin`
+    /// there, and its access log is the file `NAME-access.log` in `dir`.
+    pub(crate) fn launch(
+        mut command: Command,
+        name: &str,
+        (host, admin): (Option<Host>, SocketAddr),
+        dir: &Path,
+        config: &str,
+    ) -> Self {
+        let file = dir.join(format!("{name}.yaml"));
+        let text = format!("{config}\n{}", admin_config(admin));
+        fs::write(&file, text).unwrap();
         command
             .arg("--config-path")
-            .arg(&files.config)
+            .arg(&file)
             .args([
                 "--concurrency",
                 "1",
@@ -74,19 +91,40 @@ impl Envoy {
                 "--disable-hot-restart",
             ])
             .args(["--file-flush-interval-msec", "50", "--drain-time-s", "1"]);
-        let process = Process::start(name, command, mesh.dir.path());
+        let process = Process::start(name, command, dir);
         let mut envoy = Self {
             process,
+            host,
             admin,
-            access_log: files.access_log,
+            access_log: dir.join(format!("{name}-access.log")),
         };
         clock::wait_for("Envoy to be ready", START_LIMIT, || {
             assert!(envoy.process.ended().is_none(), "Envoy ended at start");
-            http::request("GET", admin, "/ready")
+            envoy
+                .ask("/ready")
                 .is_ok_and(|a| a.status == 200)
                 .then_some(())
         });
         envoy
+    }
+
+    /// Asks the admin endpoint.
+    fn ask(&self, path: &str) -> io::Result<Answer> {
+        let ask = || http::request("GET", self.admin, path);
+        match &self.host {
+            Some(host) => host.enter(ask),
+            None => ask(),
+        }
+    }
+
+    /// Lines of the access log so far that hold all of `parts`.
+    pub(crate) fn access_lines(&self, parts: &[&str]) -> Vec<String> {
+        let log = fs::read_to_string(&self.access_log).unwrap_or_default();
+        let lines = log.lines();
+        lines
+            .filter(|line| parts.iter().all(|part| line.contains(part)))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Waits for a line of the access log that holds all of `parts`.
@@ -94,11 +132,7 @@ impl Envoy {
     pub(crate) fn wait_access_line(&self, parts: &[&str]) -> String {
         let what = format!("an Envoy access line with {parts:?}");
         clock::wait_for(&what, LOG_LIMIT, || {
-            let log = fs::read_to_string(&self.access_log).unwrap_or_default();
-            let mut lines = log.lines();
-            lines
-                .find(|line| parts.iter().all(|part| line.contains(part)))
-                .map(str::to_owned)
+            self.access_lines(parts).into_iter().next()
         })
     }
 
@@ -107,9 +141,7 @@ impl Envoy {
     pub(crate) fn wait_counted(&self, name_end: &str) {
         let what = format!("Envoy to count {name_end}");
         clock::wait_for(&what, LOG_LIMIT, || {
-            let page = http::request("GET", self.admin, "/stats?usedonly")
-                .ok()?
-                .body;
+            let page = self.ask("/stats?usedonly").ok()?.body;
             let counts = page.lines().filter_map(|line| line.split_once(": "));
             let ours = counts.filter(|(name, _)| name.ends_with(name_end));
             let sum: u64 = ours
@@ -123,7 +155,6 @@ impl Envoy {
 /// Files one Envoy reads and writes.
 #[derive(Debug)]
 struct Files {
-    config: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
     root: PathBuf,
@@ -134,7 +165,6 @@ impl Files {
     fn new(mesh: &Mesh, name: &str) -> Self {
         let path = |suffix: &str| mesh.dir.path().join(format!("{name}{suffix}"));
         Self {
-            config: path(".yaml"),
             certificate: path(".crt"),
             key: path(".key"),
             root: path("-ca.crt"),
@@ -169,9 +199,11 @@ impl Files {
     }
 }
 
-const TYPE: &str = "type.googleapis.com/envoy";
+/// Prefix of the names of Envoy's types.
+pub(crate) const TYPE: &str = "type.googleapis.com/envoy";
 
-fn address(at: SocketAddr) -> String {
+/// An address in Envoy's form.
+pub(crate) fn address(at: SocketAddr) -> String {
     format!(
         "{{socket_address: {{address: {}, port_value: {}}}}}",
         at.ip(),

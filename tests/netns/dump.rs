@@ -278,6 +278,8 @@ fn the_dump_is_what_the_tools_of_the_mesh_read(driver: Driver) {
             driver,
             pods: &["a", "b"],
             policies: &[("shown", "Deny", rules)],
+            services: &[],
+            settings: &[],
             env: &[],
         },
     );

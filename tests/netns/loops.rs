@@ -1,5 +1,5 @@
 //! Connections aimed at the node's own ports end at once and never reach the node through itself
-//! (routing, "Loop protection"; rows and ports that exist in dedicated mode).
+//! (routing, "Loop protection").
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,6 +10,7 @@ use corelane_harness::clock;
 use corelane_harness::hosts::{Family, Host};
 use corelane_harness::node::Driver;
 use corelane_harness::pair::{Options, Pair};
+use corelane_harness::shared::{self, OUTSIDE, Shared};
 
 use crate::CORELANE;
 
@@ -19,6 +20,7 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 with_both_drivers!(
     a_captured_client_cannot_loop_through_its_own_node,
     an_outside_client_cannot_use_the_nodes_ports,
+    every_port_of_a_shared_node_answers_each_client_as_it_should,
 );
 
 /// Connects, sends text no port understands, and returns what comes back before the end.
@@ -90,4 +92,78 @@ fn an_outside_client_cannot_use_the_nodes_ports(driver: Driver) {
     let fields = [("error", "attempted recursive call to ourselves")];
     let _ = pair.server.wait_access_line("connection failed", &fields);
     assert!(pair.server.is_ready());
+}
+
+/// What a client sees of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Not even a connection.
+    Refused,
+    /// A connection that ends without a byte.
+    Closed,
+    /// A handshake that does not take what is no TLS.
+    Tls,
+    /// An HTTP server that does not understand.
+    BadRequest,
+}
+
+/// What `host` sees of `to`.
+fn look(host: &Host, to: SocketAddr) -> Seen {
+    let connected = host.enter(|| apps::connect(to));
+    if connected.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused) {
+        return Seen::Refused;
+    }
+    match talk_nonsense(host, to) {
+        answer if answer.is_empty() => Seen::Closed,
+        answer if answer.starts_with('\u{15}') => Seen::Tls,
+        answer if answer.starts_with("HTTP/1.1 400") => Seen::BadRequest,
+        answer => panic!("{to}: {answer:?}"),
+    }
+}
+
+/// The table of routing 9, with the ports in this order.
+fn every_port_of_a_shared_node_answers_each_client_as_it_should(driver: Driver) {
+    use Seen::{BadRequest, Closed, Refused, Tls};
+    const PORTS: [u16; 7] = [15_001, 15_006, 15_008, 15_080, 15_000, 15_020, 15_021];
+    let shared = Shared::start(
+        CORELANE,
+        &shared::Options {
+            driver,
+            pods: &["a", "b"],
+            policies: &[],
+            services: &[],
+            settings: &[],
+            // So that the node takes tunnels to itself.
+            env: &[
+                ("POD_NAME", "b"),
+                ("POD_NAMESPACE", "default"),
+                ("SERVICE_ACCOUNT", "b"),
+            ],
+        },
+    );
+    shared.serve(&["a"]);
+    let (node, pod) = (shared.host("node"), shared.host("a"));
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    // Captured as plain text, all but the port of tunnels, which says in TLS why it closes.
+    let of_other = [Closed, Closed, Tls, Closed, Closed, Closed, Closed];
+    let of_node_captured = [Closed, Closed, Tls, Closed, Closed, BadRequest, BadRequest];
+    let of_node = [
+        Refused, Refused, Tls, Refused, Refused, BadRequest, BadRequest,
+    ];
+    let of_itself = [Closed, Closed, Tls, Refused, Refused, Refused, Refused];
+    for (client, to, expected) in [
+        ("a", node.ip(Family::V4), of_node_captured),
+        ("a", pod.ip(Family::V4), of_itself),
+        ("a", loopback, of_itself),
+        (OUTSIDE, node.ip(Family::V4), of_node),
+        (OUTSIDE, pod.ip(Family::V4), of_other),
+        ("a", node.ip(Family::V6), of_node_captured),
+        ("a", pod.ip(Family::V6), of_itself),
+        (OUTSIDE, pod.ip(Family::V6), of_other),
+    ] {
+        let client_host = shared.host(client);
+        let seen = PORTS.map(|port| look(&client_host, SocketAddr::new(to, port)));
+        assert_eq!(seen, expected, "{client} to {to}, ports {PORTS:?}");
+    }
+    assert!(shared.node.is_ready());
 }

@@ -1,6 +1,7 @@
 //! End-to-end tests: two nodes on two captured hosts (network namespaces), a third host outside the
 //! mesh, real applications. Needs root; without it each test says "skipped", or fails if
-//! `REQUIRE_NETNS=1`.
+//! `REQUIRE_NETNS=1`. The part of a test that needs a writable cgroup v2 is skipped alone, or fails if
+//! `REQUIRE_CGROUP=1`.
 //!
 //! Sizes from the environment: `CONVERSATIONS` (500; the full run is 10000), `CONVERSATIONS_SEED`,
 //! `LIVE_CONNECTIONS` (1000), `SHARED_ROUNDS` (1000, of the ignored test with 110 pods).
@@ -55,6 +56,8 @@ mod fidelity;
 #[cfg(test)]
 mod hbone;
 #[cfg(test)]
+mod host_network;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod live;
@@ -62,6 +65,8 @@ mod live;
 mod loops;
 #[cfg(test)]
 mod malformed;
+#[cfg(test)]
+mod node_mode;
 #[cfg(test)]
 mod operate;
 #[cfg(test)]
@@ -71,6 +76,10 @@ mod recheck;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod settings;
+#[cfg(test)]
 mod shared;
 #[cfg(test)]
 mod socks;
+#[cfg(test)]
+mod waypoint;

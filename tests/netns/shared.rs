@@ -1,7 +1,10 @@
 //! A shared node: pods in namespaces of their own, named by an agent over its socket.
 
+mod names;
+mod sockets;
+
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use corelane_harness::agent;
@@ -33,6 +36,8 @@ fn options<'a>(driver: Driver, pods: &'a [&'a str]) -> Options<'a> {
         driver,
         pods,
         policies: &[],
+        services: &[],
+        settings: &[],
         env: &[],
     }
 }
@@ -134,7 +139,15 @@ fn held(shared: &Shared) -> Held {
 fn come_and_go(driver: Driver, pods: usize, rounds: u32) {
     let names: Vec<String> = (0..pods).map(|number| format!("p{number}")).collect();
     let pods: Vec<&str> = names.iter().map(String::as_str).collect();
-    let shared = Shared::start(CORELANE, &options(driver, &pods));
+    let web = IpAddr::from([10, 96, 0, 10]);
+    let shared = Shared::start(
+        CORELANE,
+        &Options {
+            services: &[("web", web)],
+            env: &[("ISTIO_META_DNS_CAPTURE", "true")],
+            ..options(driver, &pods)
+        },
+    );
     shared.serve(&[]);
     let apps: Vec<Server> = pods
         .iter()
@@ -149,6 +162,7 @@ fn come_and_go(driver: Driver, pods: usize, rounds: u32) {
         let to = shared.at(to, PORT);
         let mut open = shared.host(from).enter(|| {
             assert_eq!(apps::exchange(to, b"x").unwrap(), b"xx");
+            assert_eq!(names::addresses("web", names::ask_udp), [web]);
             apps::connect(to).unwrap()
         });
         for pod in &pods {
@@ -324,7 +338,7 @@ fn a_node_that_is_a_workload_itself_takes_tunnels_to_itself(driver: Driver) {
     let own = shared
         .authority
         .issue(&corelane_harness::pki::Leaf::for_account("a"));
-    let to = std::net::SocketAddr::from((shared.host("node").v4(), 15_008));
+    let to = SocketAddr::from((shared.host("node").v4(), 15_008));
     let chain = shared.host(OUTSIDE).enter(|| {
         let tunnel = corelane_harness::wire::Tunnel::open(to, &own).unwrap();
         tunnel.server_chain()

@@ -122,3 +122,17 @@ fn a_directory_is_not_asked_by_connections() {
         assert!(certificates.asker().is_none());
     });
 }
+
+#[test]
+fn listed_workloads_are_needed_wherever_their_certificates_come_from() {
+    let config = config(
+        "{mode: node, localState: s, ca: {address: 'https://ca:1'}, node: {workloads: \
+         [{name: w, namespace: default, serviceAccount: a, uids: [1]}]}}",
+    );
+    let mut builder = Builder::new("".into());
+    let workloads = vec![workload("w", "x", "a"), workload("v", "x", "b")];
+    assert_eq!(
+        accounts(&needed(&config, &put(&mut builder, workloads))),
+        ["a"]
+    );
+}

@@ -217,7 +217,7 @@ mod tests {
     use super::*;
     use crate::config::check::check;
     use crate::config::raw::{RawConfig, Sources};
-    use crate::config::{ForwardTarget, NodeMode};
+    use crate::config::{ForwardTarget, Node, NodeMode};
     use crate::control::local_state::parse;
 
     fn endpoints() -> Endpoints {
@@ -244,7 +244,7 @@ mod tests {
             let checked = check(RawConfig::read(&Sources::of_file(file, &read_file))).unwrap();
             assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
             let config = checked.config;
-            assert_eq!(config.mode, NodeMode::Node);
+            assert_eq!(config.mode, NodeMode::Node(Node::default()));
             assert_eq!(config.node_name.as_deref(), Some(node));
             assert_eq!(config.listeners.inbound, inbound);
             assert_eq!(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::super::problem::{Origin, ProblemKind, excerpt};
 use super::super::schema::Key;
 use super::super::value::{Addresses, Kind, Name, Or, PathText};
-use super::super::{DNS_PORT, Dns, NodeMode};
+use super::super::{DNS_PORT, Dns};
 use super::resolver::Resolver;
 
 const OFF: &str = "off";
@@ -34,21 +34,6 @@ impl Kind for Capture {
 enum ProxyAddress {
     Localhost(u16),
     At(SocketAddr),
-}
-
-/// The proxy of a shared node would have to listen in its workloads' namespaces, which it cannot yet.
-pub(super) fn check_mode(r: &mut Resolver, mode: Option<&NodeMode>) {
-    if mode.is_some_and(|mode| mode.shared().is_some()) {
-        let given = [Key::ListenDns, Key::DnsCapture];
-        let key = given.into_iter().find(|key| r.is_given(*key));
-        let key = key.unwrap_or(Key::DnsCapture);
-        let origin = r.origin_of(key);
-        let kind = ProblemKind::NotBuilt {
-            what: "the DNS proxy of a shared node".to_owned(),
-            instead: "set ISTIO_META_DNS_CAPTURE to false",
-        };
-        r.problem(origin, key, kind);
-    }
 }
 
 /// Off unless capture or an address asks for it; of the two the one with the higher precedence decides.

@@ -28,12 +28,14 @@ pub(super) fn listeners(
     let inbound_plaintext = proxy(Key::ListenInboundPlaintext, INBOUND_PLAINTEXT_PORT);
     let inbound = proxy(Key::ListenInbound, INBOUND_PORT);
     let socks5 = socks5(r).filter(|_| enable_proxy);
+    // Each workload of a shared node has a loopback of its own, which is looked at when it comes.
+    let ipv6_loopback = r.raw.host.ipv6_loopback || mode.is_some_and(|m| m.shared().is_some());
     let listeners = Listeners {
         outbound,
         inbound_plaintext,
         inbound,
         socks5,
-        dns: super::dns::listen(r, ipv6 && r.raw.host.ipv6_loopback),
+        dns: super::dns::listen(r, ipv6 && ipv6_loopback),
         admin: admin(r, ipv6),
         stats: stats(r, ipv6),
         readiness: r.get(
@@ -154,7 +156,7 @@ fn forward(r: &mut Resolver, raw: &RawForward, mode: Option<&NodeMode>) -> Optio
     if raw.to.is_none() {
         need("to", Target.expected());
     }
-    if raw.as_workload.is_none() && matches!(mode, Some(NodeMode::Node | NodeMode::Shared(_))) {
+    if raw.as_workload.is_none() && matches!(mode, Some(NodeMode::Node(_) | NodeMode::Shared(_))) {
         need("as", format!("{} of a local workload", Account.expected()));
     }
     let listen = raw

@@ -120,7 +120,7 @@ impl Kind for OriginalSourceText {
 /// route instead of coming back to us, unless the host routes them by policy: so somebody must ask.
 const fn original_source(mode: Option<&NodeMode>) -> OriginalSource {
     match mode {
-        Some(NodeMode::Node) => OriginalSource::Never,
+        Some(NodeMode::Node(_)) => OriginalSource::Never,
         Some(NodeMode::Dedicated { .. } | NodeMode::Shared(_)) | None => OriginalSource::Auto,
     }
 }

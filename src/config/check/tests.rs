@@ -3,6 +3,7 @@
 mod broken;
 mod dns;
 mod docs;
+mod node;
 mod shared;
 mod tuning;
 mod variables;
@@ -17,7 +18,8 @@ use std::time::Duration;
 use super::*;
 use crate::config::raw::{MESH_FILE, Sources};
 use crate::config::{
-    Forward, ForwardTarget, HboneEngine, LogFormat, OriginalSource, ServiceAccountRef, TlsRecords,
+    Forward, ForwardTarget, HboneEngine, LogFormat, Node, OriginalSource, ServiceAccountRef,
+    TlsRecords,
 };
 
 /// The environment of the working node that the documentation shows.
@@ -459,7 +461,7 @@ fn an_own_file_describes_a_whole_node() {
     let checked = with_file(TWO_NODES).unwrap();
     assert_eq!(checked.warnings, []);
     let config = checked.config;
-    assert_eq!(config.mode, NodeMode::Node);
+    assert_eq!(config.mode, NodeMode::Node(Node::default()));
     assert_eq!(
         (&*config.network, config.node_name.as_deref()),
         ("lab", Some("b"))

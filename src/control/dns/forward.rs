@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Weak;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -21,6 +22,7 @@ use super::report::limit_hit;
 use crate::config::limits::{
     DNS_CACHE_ENTRIES, DNS_CONNECT_TIMEOUT, DNS_FORWARD_TIMEOUT, DNS_FORWARDS_PER_CONNECTION_MAX,
 };
+use crate::sys::netns::Namespace;
 
 /// Why a resolver could not be made.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -66,10 +68,20 @@ pub(super) struct Use {
     pub(super) addresses: LookupIpStrategy,
 }
 
+/// How a resolver's sockets are made.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origin {
+    /// SO_MARK.
+    pub(super) mark: Option<u32>,
+    /// Network namespace; `None`: this process's own. Not kept alive: look-ups that were begun must not
+    /// hold a workload's namespace when the workload has gone.
+    pub(super) namespace: Option<Weak<Namespace>>,
+}
+
 /// A resolver whose sockets carry the mark of the node.
 pub(super) fn resolver(
     name_servers: &NameServers,
-    mark: Option<u32>,
+    origin: Origin,
     usage: Use,
 ) -> Result<Resolver<Sockets>, ResolverError> {
     let (config, mut options) = name_servers.parts();
@@ -78,22 +90,19 @@ pub(super) fn resolver(
     options.max_active_requests = DNS_FORWARDS_PER_CONNECTION_MAX;
     let sockets = Sockets {
         handle: TokioHandle::default(),
-        mark,
+        origin,
     };
     let builder = Resolver::builder_with_config(config, sockets).with_options(options);
     Ok(builder.build()?)
 }
 
 impl Forwarder {
-    pub(super) fn new(
-        name_servers: &NameServers,
-        mark: Option<u32>,
-    ) -> Result<Self, ResolverError> {
+    pub(super) fn new(name_servers: &NameServers, origin: Origin) -> Result<Self, ResolverError> {
         let usage = Use {
             cache_entries: DNS_CACHE_ENTRIES,
             addresses: LookupIpStrategy::default(),
         };
-        let resolver = resolver(name_servers, mark, usage)?;
+        let resolver = resolver(name_servers, origin, usage)?;
         Ok(Self { resolver })
     }
 
@@ -145,14 +154,21 @@ pub(super) fn says_no_records(error: &NetError) -> bool {
 #[derive(Clone)]
 pub(super) struct Sockets {
     handle: TokioHandle,
-    mark: Option<u32>,
+    origin: Origin,
 }
 
 impl Sockets {
     fn socket(&self, local: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
         let domain = Domain::for_address(local);
-        let socket = Socket::new(domain, kind.nonblocking(), Some(protocol))?;
-        if let Some(mark) = self.mark {
+        let make = || Socket::new(domain, kind.nonblocking(), Some(protocol));
+        let socket = match &self.origin.namespace {
+            None => make()?,
+            Some(namespace) => {
+                let namespace = namespace.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+                namespace.within(make)??
+            }
+        };
+        if let Some(mark) = self.origin.mark {
             socket.set_mark(mark)?;
         }
         Ok(socket)

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::NameServers;
-use super::forward::{ResolverError, Sockets, Use, resolver, says_no_records};
+use super::forward::{Origin, ResolverError, Sockets, Use, resolver, says_no_records};
 use super::report::{UNKNOWN, limit_hit};
 use crate::config::limits::{
     HOSTNAME_CACHE_ENTRIES, HOSTNAME_LOOKUPS_MAX, HOSTNAME_TIMEOUT, HOSTNAME_WAITERS_MAX,
@@ -66,6 +66,10 @@ impl Hostnames {
         packet_mark: Option<u32>,
         ipv6: bool,
     ) -> Result<Self, ResolverError> {
+        let origin = Origin {
+            mark: packet_mark,
+            namespace: None,
+        };
         let usage = Use {
             cache_entries: HOSTNAME_CACHE_ENTRIES,
             addresses: if ipv6 {
@@ -75,7 +79,7 @@ impl Hostnames {
             },
         };
         Ok(Self {
-            resolver: resolver(name_servers, packet_mark, usage)?,
+            resolver: resolver(name_servers, origin, usage)?,
             under_way: RefCell::default(),
             waiting: Cell::new(0),
         })

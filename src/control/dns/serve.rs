@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -17,21 +18,31 @@ use super::report::limit_hit;
 use super::{Proxy, Step, Transport};
 use crate::config::limits::{
     ACCEPT_BACKOFF_MAX, DNS_TCP_IDLE_TIMEOUT, DNS_TCP_PIPELINE_MAX, DNS_UDP_QUERY_BYTES_MAX,
+    LISTEN_BACKLOG,
 };
 
 /// Ports tried before none is found that is free for both transports.
 const PORT_TRIES: u32 = 16;
 
+/// How listening sockets are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BindOptions {
+    /// SO_MARK, which replies carry too.
+    pub mark: Option<u32>,
+    /// SO_REUSEPORT: an old and a new process share the port.
+    pub reuse_port: bool,
+}
+
 /// Binds both transports to one address; port 0 lets the kernel choose one that is free for both.
 ///
 /// # Errors
-/// Of bind(2).
-pub fn bind(addr: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+/// Of bind(2); `EPERM` when the mark may not be set.
+pub fn bind(addr: SocketAddr, options: BindOptions) -> io::Result<(UdpSocket, TcpListener)> {
     let mut tries = PORT_TRIES;
     loop {
-        let tcp = crate::control::http::bind(addr)?;
+        let tcp = bind_tcp(addr, options)?;
         tries -= 1;
-        match bind_udp(tcp.local_addr()?) {
+        match bind_udp(tcp.local_addr()?, options) {
             Err(error)
                 if addr.port() == 0 && tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
             udp => return Ok((udp?, tcp)),
@@ -39,15 +50,38 @@ pub fn bind(addr: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     }
 }
 
-fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
-    let domain = socket2::Domain::for_address(addr);
-    let (kind, protocol) = (socket2::Type::DGRAM, socket2::Protocol::UDP);
-    let socket = socket2::Socket::new(domain, kind.nonblocking(), Some(protocol))?;
+fn bind_tcp(addr: SocketAddr, options: BindOptions) -> io::Result<TcpListener> {
+    let socket = socket(addr, Type::STREAM, Protocol::TCP, options)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn bind_udp(addr: SocketAddr, options: BindOptions) -> io::Result<UdpSocket> {
+    let socket = socket(addr, Type::DGRAM, Protocol::UDP, options)?;
+    socket.bind(&addr.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn socket(
+    addr: SocketAddr,
+    kind: Type,
+    protocol: Protocol,
+    options: BindOptions,
+) -> io::Result<Socket> {
+    let domain = Domain::for_address(addr);
+    let socket = Socket::new(domain, kind.nonblocking(), Some(protocol))?;
     if addr.is_ipv6() {
         socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
-    socket.bind(&addr.into())?;
-    UdpSocket::from_std(socket.into())
+    if let Some(mark) = options.mark {
+        socket.set_mark(mark)?;
+    }
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    Ok(socket)
 }
 
 /// Answers the datagrams of `socket` until `stop` turns true (or its sender is gone), then those that

@@ -15,7 +15,8 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::config::limits::{DNS_TCP_PIPELINE_MAX, DNS_UDP_QUERY_BYTES_MAX};
-use crate::model::service::Service;
+use crate::model::local::LocalWorkload;
+use crate::model::service::{Service, Visibility};
 use crate::snapshot::builder::{Builder, Change};
 use crate::snapshot::exchange::Publisher;
 
@@ -67,7 +68,7 @@ impl Drop for Abort {
 
 impl NameServer {
     pub(super) fn start(script: impl Fn(Message, Transport) -> Option<Message> + 'static) -> Self {
-        let (udp, tcp) = bind(any()).unwrap();
+        let (udp, tcp) = bind(any(), BindOptions::default()).unwrap();
         let address = tcp.local_addr().unwrap();
         let asked: Rc<RefCell<Vec<String>>> = Rc::default();
         let script: Script = {
@@ -209,6 +210,7 @@ fn settings() -> Settings {
         ipv6: true,
         workload_wait: PATIENCE,
         packet_mark: None,
+        namespace: None,
     }
 }
 
@@ -254,7 +256,7 @@ impl World {
         let proxy = Proxy::new(settings, state, changes, &name_server.servers()).unwrap();
         let proxy = Arc::new(proxy);
         let (stop, stopped) = watch::channel(false);
-        let (udp, tcp) = bind(any()).unwrap();
+        let (udp, tcp) = bind(any(), BindOptions::default()).unwrap();
         let address = tcp.local_addr().unwrap();
         let tasks = vec![
             tokio::spawn(serve_udp(udp, Arc::clone(&proxy), stopped.clone())),
@@ -644,7 +646,7 @@ fn a_query_waits_for_the_workloads_record() {
 fn on_a_host_of_many_workloads_the_source_address_says_who_asks() {
     run(|_| async move {
         let settings = Settings {
-            client: Client::BySource,
+            client: Client::BySource(LocalWorkloads::default()),
             ..settings()
         };
         let world = World::new(NameServer::start(|_, _| None), settings, vec![client()]);
@@ -741,14 +743,115 @@ fn a_query_under_way_is_answered_before_the_proxy_ends() {
 #[test]
 fn both_families_of_loopback_can_have_one_port_for_both_transports() {
     run(|_| async move {
-        let (_udp, tcp) = bind(any()).unwrap();
+        let (_udp, tcp) = bind(any(), BindOptions::default()).unwrap();
         let port = tcp.local_addr().unwrap().port();
-        let taken = bind((std::net::Ipv4Addr::LOCALHOST, port).into());
+        let taken = bind(
+            (std::net::Ipv4Addr::LOCALHOST, port).into(),
+            BindOptions::default(),
+        );
         assert_eq!(taken.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
         if !crate::sys::socket::ipv6_available() {
             return;
         }
-        let (udp, tcp) = bind((std::net::Ipv6Addr::LOCALHOST, port).into()).unwrap();
+        let (udp, tcp) = bind(
+            (std::net::Ipv6Addr::LOCALHOST, port).into(),
+            BindOptions::default(),
+        )
+        .unwrap();
         assert_eq!(udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+    });
+}
+
+#[test]
+fn a_destination_is_what_the_mesh_calls_so_in_the_namespace_of_its_user() {
+    let mut builder = Builder::new("".into());
+    let mut known = services();
+    known[0].vips.push(NetworkAddress {
+        network: "".into(),
+        ip: "fd00::1".parse().unwrap(),
+    });
+    known.push(Service {
+        visibility: Visibility::Namespace,
+        namespace: "ns2".into(),
+        hostname: "secret.ns2.svc.cluster.local".into(),
+        ..services()[0].clone()
+    });
+    let snapshot = builder.apply(Change {
+        services: known,
+        ..Change::default()
+    });
+    let both: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+    let of = |name: &str, namespace: &str| {
+        let workload = Workload {
+            namespace: namespace.into(),
+            ..client()
+        };
+        settings().in_mesh(name, &workload, &snapshot)
+    };
+    for name in ["web", "web.ns1", "web.ns1.svc.cluster.local"] {
+        assert_eq!(of(name, "ns1").as_deref(), Some(&both[..]), "{name}");
+    }
+    assert!(of("www.example.com", "ns2").is_some());
+    assert!(of("secret", "ns2").is_some());
+    for (name, namespace) in [
+        ("web", "ns2"),
+        ("secret.ns2", "ns1"),
+        ("secret.ns2.svc.cluster.local", "ns1"),
+        ("example.com", "ns1"),
+        ("", "ns1"),
+    ] {
+        assert_eq!(of(name, namespace), None, "{name} in {namespace}");
+    }
+}
+
+#[test]
+fn a_listed_address_says_who_asks_before_any_record_does() {
+    run(|_| async {
+        let listed = |address: &str| {
+            let info = WorkloadInfo {
+                name: "client".into(),
+                namespace: "ns1".into(),
+                service_account: "default".into(),
+            };
+            let all = vec![LocalWorkload {
+                info: info.into(),
+                cgroups: Vec::new(),
+                uids: vec![1],
+                addresses: vec![address.parse().unwrap()],
+                ports: vec![80],
+                is_default: false,
+            }];
+            Settings {
+                client: Client::BySource(LocalWorkloads::new(all).unwrap()),
+                ..settings()
+            }
+        };
+        let elsewhere = Workload {
+            addresses: Vec::new(),
+            ..client()
+        };
+        let stranger = Workload {
+            uid: "stranger".into(),
+            name: "stranger".into(),
+            namespace: "ns2".into(),
+            ..client()
+        };
+        let query = asking("web.", RecordType::A);
+        // The short name means something in the namespace of `client` only.
+        for (address, code) in [
+            ("127.0.0.1", ResponseCode::NoError),
+            ("127.0.0.9", ResponseCode::NXDomain),
+        ] {
+            let server = NameServer::start(|message, _| {
+                let mut reply = message.clone();
+                reply.metadata.message_type = MessageType::Response;
+                reply.metadata.response_code = ResponseCode::NXDomain;
+                Some(reply)
+            });
+            let records = vec![elsewhere.clone(), stranger.clone()];
+            let world = World::new(server, listed(address), records);
+            let reply = world.both(&query).await;
+            assert_eq!(reply.metadata.response_code, code, "{address}");
+        }
     });
 }

@@ -48,7 +48,7 @@ pub fn config(config: &Config, words: &[String]) -> Value {
         "localNode": config.node_name.as_deref(),
         "proxyMode": match config.mode {
             NodeMode::Dedicated { .. } => "Dedicated",
-            NodeMode::Node => "Node",
+            NodeMode::Node(_) => "Node",
             NodeMode::Shared(_) => "Shared",
         },
         "proxyWorkloadInformation": workload.map(who),

@@ -101,7 +101,11 @@ const fn protocol(open: &OpenConnection) -> &'static str {
         Direction::Inbound => open.identified,
         Direction::Outbound => open.mutual_tls,
     };
-    if tunnelled { "HBONE" } else { "TCP" }
+    match (tunnelled, open.double) {
+        (true, true) => "DOUBLEHBONE",
+        (true, false) => "HBONE",
+        (false, _) => "TCP",
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +125,7 @@ mod tests {
         OpenConnection {
             direction,
             mutual_tls: true,
+            double: false,
             identified: true,
             local: Some(Arc::new(local)),
             src: src.parse().unwrap(),
@@ -205,6 +210,11 @@ mod tests {
         });
         assert_eq!(forward["originalDst"], "s.ns.svc:80");
         assert_eq!(shown(|open| open.identified = false)["protocol"], "TCP");
+        let double = shown(|open| {
+            open.direction = Direction::Outbound;
+            open.double = true;
+        });
+        assert_eq!(double["protocol"], "DOUBLEHBONE");
         let plain = shown(|open| {
             open.direction = Direction::Outbound;
             open.mutual_tls = false;

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Tunnel;
+use crate::config::limits::DEMAND_ROUNDS_MAX;
 use crate::dataplane::dial::{self, dial_source};
+use crate::dataplane::local::LocalError;
 use crate::dataplane::permission::permitted;
 use crate::dataplane::relay::{self, Closed, Connection, Side};
 use crate::dataplane::rt::{self, First, Socket};
@@ -18,8 +20,8 @@ use crate::dataplane::slot::Slot;
 use crate::dataplane::table::Registration;
 use crate::dataplane::{demand, local, proxy_protocol};
 use crate::decision::authorize::{ConnectionFacts, Permit};
-use crate::decision::inbound::{InboundError, InboundRequest, InboundTarget, resolve};
-use crate::decision::missing;
+use crate::decision::inbound::{InboundError, InboundRequest, InboundTarget, missing, resolve};
+use crate::decision::route::Authority;
 use crate::hbone::connect::ConnectRequest;
 use crate::hbone::server::Respond;
 use crate::hbone::stream::Stream;
@@ -120,6 +122,10 @@ async fn prepare(
         );
         return refuse(503, &error, respond);
     }
+    let workload = match of_authority(shard, tunnel, &request.authority, workload).await {
+        Ok(workload) => workload,
+        Err(error) => return refuse(503, &error, respond),
+    };
     let inbound = InboundRequest {
         local: &workload,
         tunnel_local: tunnel.local,
@@ -153,30 +159,44 @@ async fn prepare(
     Some((open, outcome))
 }
 
-/// Where the stream goes; what it names and nobody knows is asked for first, where that can be.
+/// The workload a stream is for; a hostname says nothing about which of those that share an address.
+async fn of_authority(
+    shard: &Shard,
+    tunnel: &Tunnel,
+    authority: &Authority,
+    owner: Arc<Workload>,
+) -> Result<Arc<Workload>, LocalError> {
+    match authority {
+        Authority::Hostname(..) => Ok(owner),
+        Authority::Address(to) => {
+            let to = SocketAddr::new(tunnel.local.ip(), to.port());
+            local::behind(shard, owner, to).await
+        }
+    }
+}
+
+/// Where the stream goes; what it leads to and nobody knows is asked for first, where that can be.
 async fn find_target(
     shard: &Shard,
     request: &InboundRequest<'_>,
 ) -> Result<InboundTarget, InboundError> {
-    let first = resolve(request, &shard.snapshot());
-    let key = match &first {
-        Err(InboundError::UnknownHostname(host)) => {
-            let key = missing::hostname_key(host, &request.local.namespace);
-            key.to_string().into()
+    let mut asked = Vec::new();
+    loop {
+        let snapshot = shard.snapshot();
+        let found = resolve(request, &snapshot);
+        let Err(error) = &found else { return found };
+        let Some(key) = missing(request, error, &snapshot) else {
+            return found;
+        };
+        if asked.contains(&key) || asked.len() >= DEMAND_ROUNDS_MAX {
+            return found;
         }
-        Err(InboundError::IpMismatch { authority, .. }) => {
-            missing::address_key(request.network, *authority)
+        drop(snapshot);
+        // Boxed, like all that seldom happens.
+        if Box::pin(demand::look_up(shard, &key)).await.is_err() {
+            return found;
         }
-        Ok(_)
-        | Err(
-            InboundError::SelfCall
-            | InboundError::PortUnresolved { .. }
-            | InboundError::NoAddress(_),
-        ) => return first,
-    };
-    match Box::pin(demand::look_up(shard, &key)).await {
-        Ok(()) => resolve(request, &shard.snapshot()),
-        Err(_) => first,
+        asked.push(key);
     }
 }
 
@@ -297,16 +317,11 @@ fn describe(
 ) -> Flow {
     let config = &shard.config;
     let network = &config.network;
-    // A request from another network comes through its gateway, whose address says nothing.
-    let via_gateway = request
-        .forwarded_network
-        .as_deref()
-        .is_some_and(|from| !from.eq_ignore_ascii_case(network));
     let address = NetworkAddress {
         network: Arc::clone(network),
         ip: tunnel.client.ip(),
     };
-    let source = if via_gateway {
+    let source = if crossed(request, network) {
         None
     } else {
         shard.snapshot().workload_by_address(&address).cloned()
@@ -332,5 +347,43 @@ fn describe(
         dst_addr: tunnel.local,
         hbone_addr: Some(request.authority.clone()),
         trace_id: request.traceparent,
+    }
+}
+
+/// Whether a request comes from another network than `own`, through its gateway, whose address says
+/// nothing of the source (spec: routing 5.6).
+fn crossed(request: &ConnectRequest, own: &str) -> bool {
+    let from = request.forwarded_network.as_deref();
+    from.is_some_and(|from| !from.eq_ignore_ascii_case(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hbone::connect::Forwarded;
+    use crate::model::addr::Authority;
+
+    #[test]
+    fn only_another_network_than_our_own_makes_the_address_mean_nothing() {
+        for (from, own, expected) in [
+            (None, "far", false),
+            (None, "", false),
+            (Some("far"), "far", false),
+            (Some("FAR"), "far", false),
+            (Some("near"), "far", true),
+            (Some(""), "far", true),
+            (Some("near"), "", true),
+            (Some(""), "", false),
+            (Some("far "), "far", true),
+        ] {
+            let request = ConnectRequest {
+                authority: Authority::Hostname("example.com".into(), 80),
+                baggage: Baggage::default(),
+                forwarded: Forwarded::default(),
+                traceparent: None,
+                forwarded_network: from.map(str::to_owned),
+            };
+            assert_eq!(crossed(&request, own), expected, "{from:?} at {own:?}");
+        }
     }
 }

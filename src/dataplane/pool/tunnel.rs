@@ -10,7 +10,7 @@ use crate::model::close::CloseReason;
 
 /// A tunnel from the start of its dial to its end.
 #[derive(Debug)]
-pub(super) struct Tunnel {
+pub(in crate::dataplane) struct Tunnel {
     opener: OnceCell<Opener>,
     dialled: Signal<Result<(), CloseReason>>,
     leases: Cell<usize>,
@@ -20,7 +20,7 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    pub(super) fn new() -> Rc<Self> {
+    pub(in crate::dataplane) fn new() -> Rc<Self> {
         Rc::new(Self {
             opener: OnceCell::new(),
             dialled: Signal::default(),
@@ -55,7 +55,7 @@ impl Tunnel {
     }
 
     /// Answers everybody who waits for the dial.
-    pub(super) fn came_up(&self, opener: Opener) {
+    pub(in crate::dataplane) fn came_up(&self, opener: Opener) {
         self.unused_since.set(rt::now());
         // The dial ends once.
         drop(self.opener.set(opener));
@@ -69,12 +69,12 @@ impl Tunnel {
     }
 
     /// Takes no new streams.
-    pub(super) fn spend(&self) {
+    pub(in crate::dataplane) fn spend(&self) {
         self.spent.set(true);
     }
 
     /// The peer is revoked: takes no new streams, and those there are end for that reason.
-    pub(super) fn revoke(&self) {
+    pub(in crate::dataplane) fn revoke(&self) {
         self.revoked.set(true);
         self.spend();
     }
@@ -126,7 +126,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn take(tunnel: &Rc<Tunnel>) -> Self {
+    pub(in crate::dataplane) fn take(tunnel: &Rc<Tunnel>) -> Self {
         tunnel.leases.set(tunnel.leases.get() + 1);
         Self {
             tunnel: Rc::clone(tunnel),

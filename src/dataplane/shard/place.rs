@@ -1,7 +1,7 @@
 //! Where some of a shard's sockets live, and for whom: this process's own network namespace, or that
 //! of a workload the node's agent named. Those come and go while the shard runs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,7 +52,15 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Key of the workload that listens on `ip` here.
+    /// Key of the workload that connections to `to` are for here.
+    pub(super) fn destination_key(&self, mode: &NodeMode, to: SocketAddr) -> LocalKey {
+        match &self.workload {
+            Some(info) => LocalKey::Named(Arc::clone(info), to.ip()),
+            None => LocalKey::of_destination(mode, to),
+        }
+    }
+
+    /// Key of the workload whose connections a listener on `ip` takes here.
     pub(super) fn local_key(&self, mode: &NodeMode, ip: IpAddr) -> LocalKey {
         match &self.workload {
             Some(info) => LocalKey::Named(Arc::clone(info), ip),

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use super::super::balance::{Handed, Neighbour};
 use super::super::demand::Asker;
 use super::super::hostnames::{Answer, Questions};
+use super::super::local::Processes;
 use super::super::rt::{Inbox, Mailbox};
 use super::PlaceId;
 use crate::config::{Config, ForwardTarget};
@@ -197,6 +198,8 @@ pub struct Plan {
     pub asker: Option<Asker>,
     /// Asks for certificates, where they can be had at any time.
     pub certificates: Option<CertificateAsker>,
+    /// Looks up the processes of clients, where these tell workloads apart.
+    pub processes: Option<Processes>,
     /// Descriptor limit of the process.
     pub descriptors: u64,
 }

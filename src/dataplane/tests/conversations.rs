@@ -7,7 +7,7 @@ use super::node::{DRIVERS, Pair, patient, pattern};
 use crate::dataplane::shard::Message;
 
 const CONVERSATIONS: u64 = 200;
-const SEED: u64 = 0x00c0_4e1a_4e00;
+pub(super) const SEED: u64 = 0x00c0_4e1a_4e00;
 
 /// What one side does next.
 enum Turn {
@@ -35,7 +35,7 @@ fn turns(seed: u64) -> Vec<Turn> {
 }
 
 /// Plays one end; the other plays the same turns.
-fn play(mut stream: TcpStream, seed: u64, is_client: bool) {
+pub(super) fn play(mut stream: TcpStream, seed: u64, is_client: bool) {
     for (number, turn) in (0..).zip(turns(seed)) {
         let (speaks, size) = match turn {
             Turn::ClientSays(size) => (is_client, size),
@@ -62,7 +62,7 @@ fn play(mut stream: TcpStream, seed: u64, is_client: bool) {
 }
 
 /// The first eight bytes say which conversation it is.
-fn serve(listener: &TcpListener, count: u64) {
+pub(super) fn serve(listener: &TcpListener, count: u64) {
     std::thread::scope(|scope| {
         for _ in 0..count {
             let mut stream = patient(listener.accept().unwrap().0);

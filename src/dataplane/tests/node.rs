@@ -18,6 +18,7 @@ use crate::config::{
 };
 use crate::dataplane::demand::Asker;
 use crate::dataplane::hostnames::Question;
+use crate::dataplane::local::Processes;
 use crate::dataplane::rt;
 use crate::dataplane::shard::{
     self, CertificateAsker, ListenerRole, Message, Plan, PlannedListener, ShardMailbox,
@@ -45,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn config() -> Config {
     Config {
-        mode: NodeMode::Node,
+        mode: NodeMode::Node(crate::config::Node::default()),
         network: "".into(),
         node_name: None,
         cluster_id: "Kubernetes".into(),
@@ -170,6 +171,10 @@ impl Node {
         let telemetry = hub.shard(0);
         let (questions, asked) = mpsc::channel(16);
         let counters = telemetry.shared_counters();
+        let by_process = config
+            .mode
+            .node()
+            .is_some_and(|node| node.workloads.any_told_by_process());
         let plan = Plan {
             index: 0,
             config: Arc::new(config),
@@ -184,6 +189,7 @@ impl Node {
             open: self.open,
             asker: self.asker,
             certificates: self.certificates,
+            processes: by_process.then(|| Processes::open(None).unwrap()),
             descriptors: 20_000,
         };
         let (tell, held) = channel();
@@ -323,8 +329,16 @@ impl Running {
 
     /// Waits for a log line that contains `text`.
     pub(super) fn logged(&self, text: &str) {
+        drop(self.line_with(text));
+    }
+
+    /// The next log line that contains `text`.
+    pub(super) fn line_with(&self, text: &str) -> String {
         let mut seen = String::new();
-        while !seen.contains(text) {
+        loop {
+            if let Some(line) = seen.lines().find(|line| line.contains(text)) {
+                return line.to_owned();
+            }
             let more = self.log.recv_timeout(PATIENCE);
             let more = more.unwrap_or_else(|_| panic!("{text:?} is not in the log:\n{seen}"));
             seen.push_str(&String::from_utf8_lossy(&more));

@@ -8,6 +8,7 @@ use super::node::{
     DRIVERS, Mute, Node, Plans, Running, any, exchange, is_reset, patient, server, workload,
 };
 use crate::config::DriverChoice;
+use crate::dataplane::hostnames::NameKind;
 use crate::dataplane::shard::{ListenerRole, Message};
 use crate::model::addr::NamespacedHostname;
 use crate::model::service::Service;
@@ -208,14 +209,12 @@ fn refusals_have_their_codes() {
         let (closed, refused) = server();
         drop(closed);
         let mute = Mute::new();
-        let mut plans = Plans::new();
-        let hbone = plans.application.local_addr().unwrap();
-        // The backend's node does not run: its port refuses.
-        plans.client.config.listeners.inbound = Some(refused);
-        let node = start(driver, |node| {
+        let mut node = start(driver, |node| {
             node.config.timeouts.dial = Duration::from_millis(100);
             node.config.illegal_ports = vec![15_001];
         });
+        // Nobody resolves names.
+        node.asked.close();
         for (request, expected) in [
             (to(refused), CONNECTION_REFUSED),
             (to(mute.addr), CONNECTION_REFUSED),
@@ -256,7 +255,49 @@ fn refusals_have_their_codes() {
         let (_, code) = ask(&pair.client, &to(addr));
         assert_eq!(code, NOT_ALLOWED, "{driver:?}");
         pair.stop(|| Message::Force);
-        let _ = hbone;
+    }
+}
+
+/// Asks for a name and answers the node's question about it.
+fn ask_resolved(node: &mut Running, name: &str, port: u16, found: &[IpAddr]) -> (TcpStream, u8) {
+    let mut client = greeted(node);
+    client.write_all(&named(name.as_bytes(), port)).unwrap();
+    let question = node.asked.blocking_recv().unwrap();
+    assert_eq!(question.kind, NameKind::Destination);
+    assert_eq!((&*question.host, &*question.source.name), (name, "client"));
+    let answer = Message::Resolved(question.ticket, Some(found.into()));
+    node.mailbox.send(answer).unwrap();
+    let code = code(&mut client);
+    (client, code)
+}
+
+#[test]
+fn a_name_the_mesh_does_not_have_is_resolved_with_the_clients_family_first() {
+    for driver in DRIVERS {
+        let (listener, addr) = server();
+        let mut node = start(driver, |_| {});
+        let six = IpAddr::from(Ipv6Addr::LOCALHOST);
+        for found in [&[addr.ip()][..], &[six, addr.ip()]] {
+            let (mut client, code) = ask_resolved(&mut node, "web", addr.port(), found);
+            assert_eq!(code, SUCCEEDED, "{driver:?} {found:?}");
+            exchange(&mut client, &mut accept(&listener));
+        }
+        node.stop(Message::Drain);
+    }
+}
+
+#[test]
+fn a_name_without_an_address_or_with_one_of_ours_is_refused() {
+    for driver in DRIVERS {
+        let mut node = start(driver, |node| {
+            node.config.illegal_ports = vec![15_001];
+        });
+        let (_, code) = ask_resolved(&mut node, "empty.example", 80, &[]);
+        assert_eq!(code, HOST_UNREACHABLE, "{driver:?}");
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST)];
+        let (_, code) = ask_resolved(&mut node, "self.example", 15_001, &loopback);
+        assert_eq!(code, NOT_ALLOWED, "{driver:?}");
+        node.stop(Message::Drain);
     }
 }
 

@@ -203,6 +203,49 @@ fn the_authority_must_name_this_workload_or_something_behind_it() {
 }
 
 #[test]
+fn what_the_check_of_an_authority_misses_is_named_and_nothing_else() {
+    let known = |waypoint| {
+        let on_service = Setup {
+            service_waypoint: waypoint,
+            ..Setup::default()
+        };
+        on_service.snapshot()
+    };
+    let (vip, host) = ("10.10.0.1:80", "absent.other.svc.cluster.local:80");
+    let rows = [
+        (None, "10.9.9.9:80", Some("/10.9.9.9")),
+        (None, host, Some("other/absent.other.svc.cluster.local")),
+        // Known, and nobody's business here.
+        (None, vip, None),
+        (Some(gateway_at("10.0.0.1", 15008)), vip, None),
+        (Some(gateway_at("10.9.9.8", 15008)), vip, Some("/10.9.9.8")),
+        (
+            Some(gateway_named("default/wp.example", 15008)),
+            vip,
+            Some("default/wp.example"),
+        ),
+        (None, "10.0.0.3:15008", None),
+    ];
+    for (waypoint, asked, expected) in rows {
+        let snapshot = known(waypoint);
+        let local = snapshot
+            .workload_by_address(&network_address("10.0.0.3"))
+            .unwrap();
+        let request = InboundRequest {
+            local,
+            tunnel_local: "10.0.0.3:15008".parse().unwrap(),
+            authority: &authority(asked),
+            forwarded_host: None,
+            network: &"".into(),
+            illegal_ports: &[15008],
+        };
+        let error = resolve(&request, &snapshot).unwrap_err();
+        let key = missing(&request, &error, &snapshot);
+        assert_eq!(key.as_deref(), expected, "{asked}: {error}");
+    }
+}
+
+#[test]
 fn a_waypoint_known_by_workload_hostname_serves_what_refers_to_it() {
     let server = Workload {
         waypoint: Some(gateway_named("default/wp.example", 15008)),

@@ -258,6 +258,107 @@ fn a_gateway_service_is_dialled_at_the_target_port_of_an_endpoint() {
     refuse(mesh(gateways(&[(80, 15008)])), "127.0.0.3:80", error);
 }
 
+/// A mesh whose example service has one endpoint, behind the gateway that `reference` names.
+fn behind_gateway(reference: GatewayAddress) -> Mesh {
+    let example = example(&["127.0.0.3"], &[(80, 8080)]);
+    mesh()
+        .workload(remote_endpoint(&example, Some(reference)))
+        .service(example)
+}
+
+#[test]
+fn a_gateway_is_found_by_vip_before_workload_and_by_name_of_either() {
+    let gateways = |vips: &[&str], mode| {
+        let gateways = Service {
+            hostname: "gateway.example".into(),
+            subject_alt_names: vec!["spiffe://cluster.local/ns/ns/sa/gateways".into()],
+            ..service("ns", "gateway", vips, &[(15009, 15008)])
+        };
+        balanced(mode, &[], gateways)
+    };
+    let endpoint = |gateways: &Service| {
+        let gateway = Workload {
+            network: "remote".into(),
+            ..workload("ns", "endpoint", &["127.0.0.5"])
+        };
+        backing(gateways, &[], gateway)
+    };
+    let vip = gateways(&["remote/10.22.1.1"], BalanceMode::Standard);
+    let both = behind_gateway(gateway_ref())
+        .workload(gateway_workload())
+        .workload(endpoint(&vip))
+        .service(vip);
+    let way = "DOUBLE example.com:80, 127.0.0.5:15008";
+    let found = expect(both, "127.0.0.3:80", way);
+    // The tunnel to it may be answered by its service's names and by its own.
+    let outer = [
+        "spiffe://cluster.local/ns/ns/sa/gateways",
+        "spiffe://cluster.local/ns/ns/sa/default",
+    ];
+    assert_eq!(names(&found.next_hop_identities), outer);
+
+    // No way round a service that wants the original destination.
+    let passes = gateways(&["remote/10.22.1.1"], BalanceMode::Passthrough);
+    let mesh = behind_gateway(gateway_ref())
+        .workload(gateway_workload())
+        .service(passes);
+    let error = "unknown network gateway: gateway 10.22.1.1 not found";
+    refuse(mesh, "127.0.0.3:80", error);
+
+    let named = |addresses: &[&str]| {
+        let gateway = Workload {
+            hostname: "gateway.example".into(),
+            network: "remote".into(),
+            ..workload("ns", "named", addresses)
+        };
+        behind_gateway(gateway_named("ns/gateway.example", 15009)).workload(gateway)
+    };
+    let way = "DOUBLE example.com:80, 127.0.0.7:15009";
+    expect(named(&["127.0.0.7"]), "127.0.0.3:80", way);
+    // What both tunnels are asked for stays when DNS has answered.
+    let way = "DOUBLE example.com:80, dns gateway.example:15009";
+    let found = expect(named(&[]), "127.0.0.3:80", way);
+    let answers = ["127.0.0.8".parse().unwrap()];
+    let resolved = found.resolved(&answers, false, &mut seeded(1));
+    let way = "DOUBLE example.com:80, 127.0.0.8:15009";
+    assert_eq!(show(&resolved), way);
+}
+
+#[test]
+fn a_gateway_service_needs_the_port_also_with_an_application_tunnel() {
+    let gateways = service("ns", "gateway", &[], &[]);
+    let gateway = Workload {
+        application_tunnel: Some(ApplicationTunnel {
+            protocol: AppTunnelProtocol::Proxy,
+            port: Some(15088),
+        }),
+        ..workload("ns", "gateway", &["127.0.0.5"])
+    };
+    let reference = gateway_named("ns/gateway.ns.svc.cluster.local", 15009);
+    let mesh = behind_gateway(reference)
+        .workload(backing(&gateways, &[], gateway))
+        .service(gateways);
+    let error = "unknown network gateway: gateway gateway.ns.svc.cluster.local not found";
+    refuse(mesh, "127.0.0.3:80", error);
+}
+
+#[test]
+fn a_service_by_name_crosses_networks_like_its_own_address() {
+    let mesh = || behind_gateway(gateway_ref()).workload(gateway_workload());
+    let way = "DOUBLE example.com:80, 10.22.1.1:15009";
+    for to in ["127.0.0.3:80", "example.com:80"] {
+        let found = expect(mesh(), to, way);
+        // Nothing vouches for whoever answers inside: nobody is accepted there.
+        let Via::DoubleHbone {
+            final_identities, ..
+        } = &found.via
+        else {
+            panic!("{found:?}");
+        };
+        assert!(final_identities.is_empty(), "{final_identities:?}");
+    }
+}
+
 #[test]
 fn a_service_waypoint_on_another_network_is_reached_through_the_gateway() {
     let waypoints = Service {

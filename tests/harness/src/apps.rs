@@ -257,7 +257,11 @@ pub fn read_to_end(stream: &mut TcpStream) -> io::Result<usize> {
 pub fn is_close(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+            // What shutdown(2) says of a connection that was reset before.
+            | io::ErrorKind::NotConnected
     )
 }
 

@@ -22,11 +22,28 @@ pub struct Answer {
 /// # Errors
 /// Connection errors, and `InvalidData` for an answer that is not HTTP.
 pub fn request(method: &str, to: SocketAddr, path: &str) -> io::Result<Answer> {
+    request_with(method, to, path, &[])
+}
+
+/// Sends a request without body, with these headers too.
+///
+/// # Errors
+/// As [`request`].
+pub fn request_with(
+    method: &str,
+    to: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> io::Result<Answer> {
+    let more: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     let mut stream = TcpStream::connect_timeout(&to, DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n{more}\r\n"
     )?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;

@@ -10,6 +10,7 @@ pub mod apps;
 pub mod capture;
 pub mod clock;
 pub mod conversation;
+pub mod fleet;
 pub mod hosts;
 pub mod http;
 pub mod loopback;

@@ -33,6 +33,18 @@ pub fn envoy(test: &str) -> Option<PathBuf> {
     decide(test, reason, "REQUIRE_PEERS").then_some(path)
 }
 
+/// Path of Istio's control plane as `cargo xtask istio` built it. `None` skips the test, or fails it if
+/// `REQUIRE_ISTIO=1`.
+///
+/// # Panics
+/// If it is required and was not built.
+#[must_use]
+pub fn istio(test: &str) -> Option<PathBuf> {
+    let path = target_dir().join("peers/istio");
+    let reason = (!path.exists()).then_some("needs Istio's control plane: run cargo xtask istio");
+    decide(test, reason, "REQUIRE_ISTIO").then_some(path)
+}
+
 /// Whether the binary under test was built with `--features faults`. Otherwise the test is skipped,
 /// or fails if `REQUIRE_FAULTS=1`.
 ///
@@ -42,6 +54,17 @@ pub fn envoy(test: &str) -> Option<PathBuf> {
 pub fn has_faults(test: &str, built: bool) -> bool {
     let reason = (!built).then_some("needs cargo test --features faults");
     decide(test, reason, "REQUIRE_FAULTS")
+}
+
+/// Whether a control group (v2) could be `made`. Otherwise the part of the test that needs one is
+/// skipped, or fails if `REQUIRE_CGROUP=1`.
+///
+/// # Panics
+/// If groups are required and could not be made.
+#[must_use]
+pub fn has_cgroup(test: &str, made: bool) -> bool {
+    let reason = (!made).then_some("needs a writable cgroup v2 for one of its workloads");
+    decide(test, reason, "REQUIRE_CGROUP")
 }
 
 /// A number from the environment, for the size of a test; `default` when unset.

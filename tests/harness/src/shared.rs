@@ -31,6 +31,10 @@ pub struct Options<'a> {
     pub pods: &'a [&'a str],
     /// Name, action and rules of policies.
     pub policies: &'a [(&'a str, &'a str, &'a str)],
+    /// Name and address of services, which have port 80 and no endpoint.
+    pub services: &'a [(&'a str, IpAddr)],
+    /// More settings, `NAME=VALUE`.
+    pub settings: &'a [&'a str],
     /// More variables.
     pub env: &'a [(&'a str, &'a str)],
 }
@@ -57,6 +61,19 @@ impl Shared {
     /// If the node does not connect to its agent.
     #[must_use]
     pub fn start(binary: &str, options: &Options<'_>) -> Self {
+        Self::start_with(binary, options, |state| state)
+    }
+
+    /// The same with another state: `change` is given the one with all pods, the last one last.
+    ///
+    /// # Panics
+    /// If the node does not connect to its agent.
+    #[must_use]
+    pub fn start_with(
+        binary: &str,
+        options: &Options<'_>,
+        change: impl FnOnce(State) -> State,
+    ) -> Self {
         let names = [&[HOST, OUTSIDE], options.pods].concat();
         let network = Network::new(&names);
         let dir = requirements::scratch_dir();
@@ -78,12 +95,16 @@ impl Shared {
         for (name, action, rules) in options.policies {
             state = state.policy(name, action, rules);
         }
-        replace_file(&dir.path().join("state.yaml"), &state.to_yaml());
+        for (name, vip) in options.services {
+            state = state.service(name, &[*vip], 80, 80);
+        }
+        replace_file(&dir.path().join("state.yaml"), &change(state).to_yaml());
         let agent = Agent::listen(&dir.path().join("agent.sock"));
         let host = network.host(HOST);
         let mut command = host.command(binary);
         command
             .arg("proxy")
+            .args(options.settings.iter().flat_map(|s| ["--set", s]))
             .current_dir(dir.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -79,6 +79,37 @@ impl State {
         self
     }
 
+    /// Adds settings to the last workload, for example `waypoint: {...}`, in flow style.
+    ///
+    /// # Panics
+    /// If there is none yet.
+    #[must_use]
+    pub fn workload_with(mut self, setting: &str) -> Self {
+        let last = self.workloads.last_mut().expect("a workload");
+        write!(last, "\n  {setting}").expect("to a string");
+        self
+    }
+
+    /// Adds settings to the last service, in flow style.
+    ///
+    /// # Panics
+    /// If there is none yet.
+    #[must_use]
+    pub fn service_with(mut self, setting: &str) -> Self {
+        let last = self.services.last_mut().expect("a service");
+        write!(last, "\n  {setting}").expect("to a string");
+        self
+    }
+
+    /// Adds a policy of namespace `default` that only workloads which name it have.
+    #[must_use]
+    pub fn selected_policy(mut self, name: &str, action: &str, rules: &str) -> Self {
+        self = self.policy(name, action, rules);
+        let last = self.policies.last_mut().expect("just added");
+        *last = last.replace("scope: Namespace", "scope: WorkloadSelector");
+        self
+    }
+
     /// Adds a policy of namespace `default`; `rules` in flow style, for example
     /// `[[[{destinationPorts: [80]}]]]`.
     #[must_use]

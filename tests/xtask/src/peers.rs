@@ -47,7 +47,8 @@ pub fn install() -> Result<(), String> {
     Ok(())
 }
 
-fn target_dir() -> Result<PathBuf, String> {
+/// Where cargo builds.
+pub(crate) fn target_dir() -> Result<PathBuf, String> {
     if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR") {
         return Ok(PathBuf::from(dir));
     }
@@ -79,7 +80,8 @@ fn find_binary(venv: &Path) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+/// Runs a program that must succeed.
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let shown = format!("{command:?}");
     let status = command
         .stdin(Stdio::null())

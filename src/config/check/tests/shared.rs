@@ -79,3 +79,13 @@ fn a_shared_node_is_told_its_workloads_by_nobody_else() {
         "{errors}"
     );
 }
+
+#[test]
+fn names_are_answered_at_both_loopbacks_of_each_workload() {
+    let both = ["127.0.0.1:15053", "[::1]:15053"].map(address);
+    let capture = ("ISTIO_META_DNS_CAPTURE", "true");
+    assert_eq!(shared(&[capture]).config.listeners.dns, both);
+    let v4 = shared(&[capture, ("IPV6_ENABLED", "false")]);
+    assert_eq!(v4.config.listeners.dns, both[..1]);
+    assert_eq!(shared(&[]).config.listeners.dns, []);
+}

@@ -34,6 +34,7 @@ const WITHOUT_COLLECTOR: Fate = if cfg!(feature = "otlp") {
 const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("PROXY_MODE", "dedicated", Used),
     ("PROXY_WORKLOAD_INFO", "a/b/c", Used),
+    ("CORELANE_CGROUP_ROOT", "/cg", Warned),
     ("ENABLE_PROXY", "true", Used),
     ("IPV6_ENABLED", "false", Used),
     ("NETWORK", "n", Used),
