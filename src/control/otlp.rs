@@ -20,10 +20,12 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::grpc::{Channel, ConnectError, Server};
-use crate::config::limits::SPANS_PER_EXPORT_MAX;
 use crate::telemetry::log_limit;
 use crate::telemetry::spans::{EXPORT_INTERVAL, Span};
 use message::{ExportRequest, ExportResponse};
+
+/// Spans of one request: about half a megabyte.
+const SPANS_PER_EXPORT_MAX: usize = 512;
 
 /// For one batch, the connection included.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
