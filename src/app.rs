@@ -2,6 +2,7 @@
 
 mod background;
 pub mod bind;
+mod connections;
 mod credentials;
 mod discovery;
 mod dns;
@@ -10,6 +11,7 @@ mod lifecycle;
 mod servers;
 pub mod shards;
 mod signals;
+mod spans;
 mod state;
 mod supervision;
 mod workloads;

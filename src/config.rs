@@ -9,6 +9,7 @@ pub mod problem;
 pub mod raw;
 pub mod schema;
 pub mod server;
+pub mod spans;
 pub mod supervisor;
 pub mod tuning;
 
@@ -33,6 +34,7 @@ pub use mode::{Node, NodeMode, Shared};
 
 use limits::Limits;
 use server::{CertificateAuthority, Discovery, TokenSource};
+use spans::Spans;
 use tuning::Tuning;
 
 /// Port of captured outbound connections.
@@ -115,6 +117,8 @@ pub struct Config {
     pub authz_info_logging: bool,
     /// Levels and shape of the log.
     pub log: LogConfig,
+    /// Where spans of connections go.
+    pub spans: Option<Spans>,
     /// Value of the `tag` label of `istio_build`.
     pub istio_version: Arc<str>,
 }

@@ -9,6 +9,8 @@ pub mod grpc;
 pub mod http;
 pub mod local_state;
 pub mod logging;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod readiness;
 pub mod revocation;
 mod spelling;

@@ -8,6 +8,8 @@ pub mod event;
 pub mod fds;
 #[cfg(test)]
 pub(crate) mod heap;
+#[cfg(feature = "pprof")]
+pub mod heap_profile;
 pub mod limits;
 pub mod netns;
 pub mod owner;

@@ -14,14 +14,17 @@ mod labels;
 pub mod line;
 pub mod log_limit;
 pub mod log_writer;
+pub mod open;
 pub mod page;
 pub mod series;
 pub mod shard;
+#[cfg(feature = "otlp")]
+pub mod spans;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use counters::{Counter, DriverInfo, Gauge, Limit, ListenerKind, Role, ShardCounters};
-pub use flow::{Direction, Flow, Party, Refusal};
+pub use flow::{Direction, Ends, Flow, Party, Refusal};
 pub use histogram::Histogram;
 pub use hub::{Hub, HubOptions};
 pub use log_writer::{LogSink, LogWriter};

@@ -111,7 +111,15 @@ mod rules {
         ("hickory_proto::", &["control/dns"]),
         ("hickory_resolver::", &["control/dns"]),
         ("clap::", &["cli"]),
-        ("prost::", &["xds", "control/zds"]),
+        (
+            "prost::",
+            &[
+                "xds",
+                "control/zds",
+                "control/otlp",
+                "control/admin/profiling",
+            ],
+        ),
         ("prost_types::", &["xds", "control/certs"]),
     ];
 

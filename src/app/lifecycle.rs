@@ -20,6 +20,7 @@ use super::ending::Ending;
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards};
 use super::signals::{self, Signals};
+use super::spans;
 use super::state::State;
 use super::supervision::Supervision;
 use super::workloads::{processes, prove_abilities};
@@ -147,7 +148,7 @@ async fn node(
     log: &LogWriter,
     started: Instant,
 ) -> Result<(), RunError> {
-    let (mut signals, hangups, descriptors) = begin()?;
+    let (mut signals, hangups, descriptors) = begin(&config)?;
     let readiness = Readiness::new(started);
     let home = prove_abilities(&config)?;
     let [state_task, proxy_task] = ["state manager", "proxy"].map(|name| readiness.task(name));
@@ -155,7 +156,7 @@ async fn node(
     let state = State::load(&config).map_err(StartError::from)?;
     let certificates = Certificates::start(&config, &state.current()).await?;
     let endpoints = servers::bind(&config)?;
-    let hub = Arc::new(Hub::new(hub_options(&config), log.sink()));
+    let (hub, exporting) = spans::hub(&config, hub_options(&config), log.sink());
     let discovery = Discovery::new(&config, &certificates);
     let dns = Dns::bind(&config, &readiness)?;
     let started_from = Started {
@@ -167,8 +168,7 @@ async fn node(
         hub: &hub,
         descriptors,
     };
-    let mut shards = await_drivers(start_shards(&started_from)?).await?;
-    certificates.tell(shards.mailboxes());
+    let mut shards = start_shards(&started_from).await?;
     let watchdog = shards.watchdog();
     let quit = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
@@ -188,6 +188,7 @@ async fn node(
             credentials: certificates.subscribe(),
             watchdog: watchdog.clone(),
             workloads: agent.as_ref().map(Agent::view),
+            shards: shards.mailboxes(),
             quit: ending(&quit),
         },
         &stopped,
@@ -207,20 +208,50 @@ async fn node(
     };
     // Goes on while the shards drain: requests in flight are answered, and policies still change.
     let beside = Box::pin(background.beside(servers));
-    Ending {
+    let ended = Ending {
         quit: &quit,
         watchdog,
         stop,
         deadline: config.timeouts.drain,
     }
     .await_it(&mut shards, &mut names, &mut signals, beside)
-    .await
+    .await;
+    finish(ended, exporting, &config).await
+}
+
+async fn finish(
+    ended: Result<(), RunError>,
+    exporting: spans::Exporting,
+    config: &Config,
+) -> Result<(), RunError> {
+    exporting.end().await;
+    if ended.is_ok() {
+        log_stopped(config);
+    }
+    ended
+}
+
+/// One line for each part of the data plane that has ended.
+fn log_stopped(config: &Config) {
+    let listeners = &config.listeners;
+    for (component, ran) in [
+        ("inbound", listeners.inbound.is_some()),
+        ("inbound plaintext", listeners.inbound_plaintext.is_some()),
+        ("outbound", listeners.outbound.is_some()),
+        ("socks5", listeners.socks5.is_some()),
+        ("dns proxy", !listeners.dns.is_empty()),
+    ] {
+        if ran {
+            tracing::info!(target: "corelane::app", component, "shutdown complete");
+        }
+    }
 }
 
 /// What comes before everything else: signals are caught, descriptors allowed.
-fn begin() -> Result<(Signals, Signal, u64), StartError> {
+fn begin(config: &Config) -> Result<(Signals, Signal, u64), StartError> {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(target: "corelane::app", version, "corelane starting");
+    servers::log_configuration(config);
     let signals = Signals::register().map_err(resource("the signal handlers"))?;
     let hangups = signals::hangups().map_err(resource("the signal handlers"))?;
     Ok((signals, hangups, raise_descriptors()))
@@ -275,7 +306,7 @@ struct Started<'a> {
     descriptors: u64,
 }
 
-fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
+async fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
     let Started {
         config,
         state,
@@ -337,11 +368,14 @@ fn start_shards(from: &Started<'_>) -> Result<Shards, StartError> {
             .then(|| cpus[index % cpus.len()]);
         seeds.push(Seed { plan, mailbox, cpu });
     }
-    Shards::start(seeds).map_err(resource("a shard's thread"))
+    let mut shards = Shards::start(seeds).map_err(resource("a shard's thread"))?;
+    await_drivers(&mut shards).await?;
+    certificates.tell(shards.mailboxes());
+    Ok(shards)
 }
 
 /// Waits until every shard's driver runs.
-async fn await_drivers(mut shards: Shards) -> Result<Shards, StartError> {
+async fn await_drivers(shards: &mut Shards) -> Result<(), StartError> {
     let mut waiting = shards.count();
     while waiting > 0 {
         match shards.event().await {
@@ -367,5 +401,5 @@ async fn await_drivers(mut shards: Shards) -> Result<Shards, StartError> {
             None => break,
         }
     }
-    Ok(shards)
+    Ok(())
 }

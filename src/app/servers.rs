@@ -17,9 +17,11 @@ use crate::control::admin::{AdminHandler, AdminSources, Section};
 use crate::control::dump;
 use crate::control::exposition::{CertificateLife, ExpositionHandler, ExpositionSources};
 use crate::control::http::{self, Handler, ServerOptions};
+use crate::control::local_state::LocalState;
 use crate::control::logging::Logging;
 use crate::control::readiness::{Readiness, ReadinessHandler};
 use crate::control::zds::view::View;
+use crate::dataplane::shard::ShardMailbox;
 use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::Subscription;
 use crate::telemetry::Hub;
@@ -37,6 +39,8 @@ pub(crate) struct Sources {
     pub(crate) watchdog: Watchdog,
     /// Those of a shared node.
     pub(crate) workloads: Option<View>,
+    /// Asked for their open connections.
+    pub(crate) shards: Vec<ShardMailbox>,
     pub(crate) quit: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -93,6 +97,7 @@ pub(crate) fn serve(
         credentials,
         watchdog,
         workloads,
+        shards,
         quit,
     } = sources;
     let probed = watchdog.clone();
@@ -116,7 +121,8 @@ pub(crate) fn serve(
     let status_state = state.clone();
     let admin: Arc<dyn Handler> = Arc::new(AdminHandler::new(AdminSources {
         logging,
-        sections: sections(&config, state, credentials.clone(), workloads),
+        sections: sections(&config, state, credentials.clone()),
+        live: live(workloads, shards),
         mesh_version: Arc::clone(&config.istio_version),
         status: StatusSources {
             hub,
@@ -133,9 +139,13 @@ pub(crate) fn serve(
     async move { while servers.join_next().await.is_some() {} }
 }
 
-/// What the local source says now, which may differ from the state in force.
-fn static_config(config: &Config) -> Result<serde_json::Value, String> {
-    let state = super::state::reread(config).map_err(|error| error.to_string())?;
+/// What the local source says now, which may differ from the state in force; nothing if it cannot be
+/// read.
+fn static_config(config: &Config) -> serde_json::Value {
+    let state = super::state::reread(config).unwrap_or_else(|error| {
+        tracing::warn!(target: "corelane::state", %error, "staticConfig is empty in the dump");
+        LocalState::default()
+    });
     let workloads: Vec<_> = state.workloads.iter().map(dump::state::workload).collect();
     let services: Vec<_> = state.services.iter().map(dump::state::service).collect();
     let policies: Vec<_> = state
@@ -143,9 +153,9 @@ fn static_config(config: &Config) -> Result<serde_json::Value, String> {
         .iter()
         .map(|(_, p)| dump::state::policy(p))
         .collect();
-    Ok(serde_json::json!({
+    serde_json::json!({
         "workloads": workloads, "services": services, "policies": policies,
-    }))
+    })
 }
 
 fn lives(
@@ -166,6 +176,18 @@ fn lives(
     }
 }
 
+/// Says what the node runs with. JSON on one line, which is YAML too.
+pub(crate) fn log_configuration(config: &Config) {
+    let shown = dump::config::config(config, &words());
+    tracing::info!(target: "corelane::app", "running with configuration: {shown}");
+}
+
+/// The words of the command line before the first flag: what follows may be a secret.
+fn words() -> Vec<String> {
+    let words = std::env::args().skip(1);
+    words.take_while(|word| !word.starts_with('-')).collect()
+}
+
 fn seconds_left(not_after: SystemTime) -> i64 {
     let now = SystemTime::now();
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
@@ -175,11 +197,28 @@ fn seconds_left(not_after: SystemTime) -> i64 {
     }
 }
 
+/// `workloadState` of a shared node, and the open connections that are not shown there.
+fn live(
+    workloads: Option<View>,
+    shards: Vec<ShardMailbox>,
+) -> Box<dyn Fn() -> Vec<(&'static str, serde_json::Value)> + Send + Sync> {
+    Box::new(move || {
+        let mut open = super::connections::open(&shards);
+        let mut members = Vec::new();
+        if let Some(workloads) = &workloads {
+            let mut shown = workloads.dump();
+            open = dump::connections::attach(&mut shown, open);
+            members.push(("workloadState", shown));
+        }
+        members.push(("connections", dump::connections::alone(&open)));
+        members
+    })
+}
+
 fn sections(
     config: &Arc<Config>,
     state: Subscription<Snapshot>,
     credentials: Subscription<CredentialStore>,
-    workloads: Option<View>,
 ) -> Vec<Section> {
     let section = |name, view: fn(&Snapshot) -> serde_json::Value| {
         let state = state.clone();
@@ -189,11 +228,7 @@ fn sections(
         }
     };
     let config = Arc::clone(config);
-    let shared = workloads.map(|workloads| Section {
-        name: "workloadState",
-        source: Box::new(move || Ok(workloads.dump())),
-    });
-    let mut sections = vec![
+    vec![
         section("workloads", |snapshot| {
             snapshot
                 .workloads()
@@ -229,14 +264,12 @@ fn sections(
             name: "staticConfig",
             source: Box::new({
                 let config = Arc::clone(&config);
-                move || static_config(&config)
+                move || Ok(static_config(&config))
             }),
         },
         Section {
             name: "config",
-            source: Box::new(move || Ok(dump::config::config(&config))),
+            source: Box::new(move || Ok(dump::config::config(&config, &words()))),
         },
-    ];
-    sections.extend(shared);
-    sections
+    ]
 }

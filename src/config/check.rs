@@ -10,6 +10,7 @@ mod resolver;
 mod sections;
 mod shards;
 mod shared;
+mod spans;
 mod tuning;
 
 use std::path::{Path, PathBuf};
@@ -124,6 +125,7 @@ fn config(r: &mut Resolver) -> Option<Config> {
         response_baggage: r.get(Key::ResponseBaggage, true, &Bool),
         authz_info_logging: r.only_true(Key::AuthzInfoLogging),
         log: sections::log(r),
+        spans: spans::spans(r),
         istio_version,
         mode: mode?,
     })

@@ -321,6 +321,10 @@ pub const ADMIN_HEAD_BYTES_MAX: usize = 8 * KIB;
 pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections each of those endpoints serves at once.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Spans that wait for the exporter, of all shards together; what is too much is counted.
+pub const SPANS_QUEUED_MAX: usize = 8_192;
+/// Open connections that a dump lists, of all shards together, each in one turn; the rest is counted.
+pub const CONNECTIONS_SHOWN_MAX: usize = 10_000;
 
 /// Bounds an operator may change (`limits` in the configuration file). All are positive.
 #[derive(Clone, Debug, PartialEq, Eq)]

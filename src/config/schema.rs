@@ -147,6 +147,10 @@ settings! {
     AuthzInfoLogging "authzInfoLogging" ["AUTHZ_POLICY_INFO_LOGGING"] "log policy decisions at info";
     LogFilter "log.filter" ["RUST_LOG"] "log levels: LEVEL or TARGET=LEVEL, separated by commas";
     LogFormat "log.format" ["LOG_FORMAT"] "`plain` or `json`";
+    OtlpEndpoint "otlp.endpoint" ["OTEL_EXPORTER_OTLP_ENDPOINT"] "collector of spans (OTLP over gRPC, feature `otlp`): `http://HOST:PORT`, `https://HOST:PORT`, `unix:PATH`; none: no spans";
+    OtlpRootCa "otlp.rootCa" ["OTEL_EXPORTER_OTLP_CERTIFICATE"] "roots the collector is checked by: a PEM file, PEM text or `SYSTEM`, the default";
+    OtlpServiceName "otlp.serviceName" ["OTEL_SERVICE_NAME"] "name that spans go under; default `corelane`";
+    OtlpRatio "otlp.ratio" ["OTEL_TRACES_SAMPLER_ARG"] "share of the connections that have a span, from 0 to 1; default 1";
 }
 
 /// Name of the list of forwards, which is not a single value.
@@ -223,6 +227,10 @@ impl Key {
                 | Self::CompliancePolicy
                 | Self::LogFilter
                 | Self::LogFormat
+                | Self::OtlpEndpoint
+                | Self::OtlpRootCa
+                | Self::OtlpServiceName
+                | Self::OtlpRatio
                 | Self::Driver
                 | Self::TlsRecords
                 | Self::HboneEngine

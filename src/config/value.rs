@@ -165,6 +165,38 @@ impl<T: Clone + PartialEq> Kind for Choice<T> {
     }
 }
 
+/// A share from 0 to 1, as parts of a million.
+pub(super) struct PerMillion;
+
+impl PerMillion {
+    /// Everything.
+    pub(super) const ALL: u32 = 1_000_000;
+}
+
+impl Kind for PerMillion {
+    type Value = u32;
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0 to a million by the guard"
+    )]
+    fn parse(&self, text: &str) -> Option<u32> {
+        let share: f64 = text.parse().ok()?;
+        (0.0..=1.0)
+            .contains(&share)
+            .then(|| (share * f64::from(Self::ALL)).round() as u32)
+    }
+
+    fn expected(&self) -> String {
+        "a number from 0 to 1".to_owned()
+    }
+
+    fn show(&self, value: &u32) -> String {
+        (f64::from(*value) / f64::from(Self::ALL)).to_string()
+    }
+}
+
 /// A name that goes into headers, labels and logs: no control characters, bounded.
 pub(super) struct Name;
 

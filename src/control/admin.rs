@@ -4,19 +4,25 @@
 //! whose `Host` or `Origin` is not this machine, or that the browser itself calls cross-site.
 
 pub mod guard;
+#[cfg(feature = "pprof")]
+mod profiling;
 pub mod status;
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use hyper::{Method, StatusCode};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::http::{Answer, Handler, HandlerError, Request, Response, empty, respond, text};
 use super::logging::Logging;
 
 /// Makes one member of the dump, when asked.
 pub type SectionSource = Box<dyn Fn() -> Result<Value, String> + Send + Sync>;
+
+/// Makes several members of the dump, when asked.
+pub type LiveSource = Box<dyn Fn() -> Vec<(&'static str, Value)> + Send + Sync>;
 
 /// One top-level member of `/config_dump`.
 pub struct Section {
@@ -38,6 +44,8 @@ pub struct AdminSources {
     pub logging: Logging,
     /// Members of `/config_dump`, beside `version`.
     pub sections: Vec<Section>,
+    /// More members, of what is going on now. May wait for the data plane.
+    pub live: LiveSource,
     /// Mesh release (`ISTIO_META_ISTIO_VERSION`), `unknown` when unset.
     pub mesh_version: Arc<str>,
     /// Answer of `/status`.
@@ -119,11 +127,16 @@ impl AdminHandler {
             "/status" => self.status().await,
             "/logging" => Ok(self.logging(request)),
             "/quitquitquit" => Ok(self.quit(request)),
-            path if path.starts_with("/debug/pprof/") && INDEX.iter().any(|row| row.0 == path) => {
-                Ok(text(
-                    StatusCode::NOT_IMPLEMENTED,
-                    "built without profiling\n",
-                ))
+            #[cfg(feature = "pprof")]
+            "/debug/pprof/profile" => profiling::cpu(request).await,
+            #[cfg(feature = "pprof")]
+            "/debug/pprof/heap" => profiling::heap().await,
+            #[cfg(feature = "pprof")]
+            "/debug/pprof/heap/profiling" => profiling::heap_profiling(request),
+            #[cfg(not(feature = "pprof"))]
+            "/debug/pprof/profile" | "/debug/pprof/heap" | "/debug/pprof/heap/profiling" => {
+                let body = "built without profiling; build with `--features pprof`\n";
+                Ok(text(StatusCode::NOT_IMPLEMENTED, body))
             }
             _ => Ok(empty(StatusCode::NOT_FOUND)),
         }
@@ -142,14 +155,16 @@ impl AdminHandler {
                 });
                 dump.insert(section.name.to_owned(), value);
             }
-            serde_json::to_vec_pretty(&dump)
+            let live = (sources.live)().into_iter();
+            dump.extend(live.map(|(name, value)| (name.to_owned(), value)));
+            json(&dump)
         });
         Ok(respond(StatusCode::OK, JSON, body.await?))
     }
 
     async fn status(&self) -> Result<Response, HandlerError> {
         let sources = Arc::clone(&self.sources);
-        let body = blocking(move || serde_json::to_vec_pretty(&sources.status.report()));
+        let body = blocking(move || json(&sources.status.report()));
         Ok(respond(StatusCode::OK, JSON, body.await?))
     }
 
@@ -188,17 +203,21 @@ impl Handler for AdminHandler {
     }
 }
 
+/// Makes a body beside the control thread.
 async fn blocking(
-    work: impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + 'static,
+    work: impl FnOnce() -> Result<Vec<u8>, HandlerError> + Send + 'static,
 ) -> Result<Vec<u8>, HandlerError> {
     let done = tokio::task::spawn_blocking(work).await;
-    let body = done.map_err(|error| HandlerError(error.to_string()))?;
-    body.map_err(|error| HandlerError(error.to_string()))
+    done.map_err(|error| HandlerError(error.to_string()))?
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, HandlerError> {
+    serde_json::to_vec_pretty(value).map_err(|error| HandlerError(error.to_string()))
 }
 
 /// The member `version`: what was built, from what, how.
 fn version(mesh_version: &str) -> Value {
-    json!({
+    serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "gitRevision": option_env!("CORELANE_GIT_REVISION").unwrap_or("unknown"),
         "rustVersion": option_env!("CORELANE_RUST_VERSION").unwrap_or("unknown"),

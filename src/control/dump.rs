@@ -2,4 +2,5 @@
 
 pub mod certificates;
 pub mod config;
+pub mod connections;
 pub mod state;

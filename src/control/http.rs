@@ -208,6 +208,7 @@ pub async fn serve(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+    tracing::info!(component = options.name, "shutdown complete");
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

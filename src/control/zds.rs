@@ -200,10 +200,10 @@ impl<H: Host<Namespace = Namespace>> Agent<H> {
 
     fn retry(&mut self) {
         self.session.retry();
-        self.armed.set(self.session.is_ready());
         self.retry_at = None;
         self.arm_retry();
         self.show();
+        self.armed.set(self.session.is_ready());
     }
 
     /// One timer for all; started by the first failure, stopped with the last.

@@ -30,7 +30,8 @@ use crate::model::identity::Identity;
 use crate::model::trace::TraceParent;
 use crate::sys::socket::Source;
 use crate::telemetry::OpenFlow;
-use crate::telemetry::flow::{Direction, Flow, Party};
+use crate::telemetry::flow::{Direction, Ends, Flow, Party};
+use crate::telemetry::open::Original;
 
 /// Serves a captured connection; `own_port` is its listener's.
 pub(crate) async fn captured(
@@ -93,6 +94,14 @@ pub(super) const fn shown(target: &Target) -> Option<SocketAddr> {
     match target {
         Target::Address(to) => Some(to.get()),
         Target::Hostname(..) => None,
+    }
+}
+
+/// What the client wanted, for operators.
+fn wanted(target: &Target) -> Original {
+    match target {
+        Target::Address(to) => Original::Address(to.get()),
+        Target::Hostname(host, port) => Original::Host(Arc::clone(host), Some(*port)),
     }
 }
 
@@ -196,7 +205,9 @@ async fn dial_route(
             return Err(reason);
         }
     };
+    let double = matches!(route.via, Via::DoubleHbone { .. });
     let (flow, server) = dial_next_hop(shard, captured, &route, next_hop).await;
+    let flow = flow.with_ends(Ends::outbound(wanted(&captured.target), next_hop, double));
     match server {
         Ok(server) => {
             let added = rt::now() - captured.at;

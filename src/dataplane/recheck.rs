@@ -62,6 +62,13 @@ fn recheck(shard: &Shard, entry: &Entry, snapshot: &Snapshot) {
         Err(denied @ (Denied::Explicit { .. } | Denied::NoneAllowed)) => {
             if !entry.close.is_given() {
                 shard.telemetry.counters().policy_closed.add(1);
+                let (source, port) = (facts.source_ip, facts.destination_port);
+                let (destination, identity) = (facts.destination_ip, facts.identity.as_deref());
+                tracing::info!(
+                    target: "corelane::authorization", %source, %destination, port,
+                    identity = identity.map(tracing::field::display),
+                    "connection closed due to policy change: {denied}"
+                );
             }
             entry
                 .close

@@ -40,8 +40,8 @@ use crate::tls::credentials::{CredentialStore, Credentials, IdentityError};
 pub use place::PlaceId;
 pub(crate) use place::{ListenerId, Place};
 pub use plan::{
-    CertificateAsker, ListenerRole, Message, Plan, PlannedListener, PlannedWorkload, Presence,
-    ShardMailbox,
+    CertificateAsker, ListenerRole, Message, OpenReport, Plan, PlannedListener, PlannedWorkload,
+    Presence, ShardMailbox,
 };
 
 mod place;
@@ -314,6 +314,7 @@ impl Shard {
                 self.telemetry.counters().heartbeat.add(1);
             }
             Message::Resolved(ticket, answer) => self.hostnames.answered(ticket, answer),
+            Message::ListOpen(report) => report.answer(&self.telemetry),
             Message::Adopt(handed) => {
                 self.adopt(handed);
                 self.idle.beat();

@@ -1,4 +1,4 @@
-//! `traceparent` of a tunnelled connection: made at random, parsed strictly, used for logs only.
+//! `traceparent` of a tunnelled connection: made at random, parsed strictly, used for logs and spans only.
 
 use std::fmt;
 
@@ -48,6 +48,12 @@ impl TraceParent {
             parent_id: u64::from_str_radix(parent_id, 16).ok()?,
             flags: u8::from_str_radix(flags, 16).ok()?,
         })
+    }
+
+    /// Trace id and parent id.
+    #[must_use]
+    pub const fn ids(&self) -> (u128, u64) {
+        (self.trace_id, self.parent_id)
     }
 
     /// The trace id in 32 lower-case hexadecimal digits.

@@ -5,6 +5,7 @@
 //! the contract's fields come ours, on refusals and errors only: `policy` (the rule), both
 //! identities, and `trace_id`, which is the same on the lines of both nodes.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -58,7 +59,7 @@ pub(super) struct FlowRecord {
 }
 
 /// How a connection ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct End {
     pub(super) to_server: u64,
     pub(super) to_client: u64,
@@ -91,6 +92,30 @@ impl Record {
     }
 }
 
+/// Takes fields in order: a line of the log, or the attributes of a span.
+pub(super) trait FieldSink {
+    /// A value that needs no quotes.
+    fn bare(&mut self, key: &'static str, value: impl Display);
+    /// A text.
+    fn text(&mut self, key: &'static str, value: &str);
+    /// A count.
+    fn number(&mut self, key: &'static str, value: u64);
+}
+
+impl FieldSink for Fields<'_> {
+    fn bare(&mut self, key: &'static str, value: impl Display) {
+        Fields::bare(self, key, value);
+    }
+
+    fn text(&mut self, key: &'static str, value: &str) {
+        Fields::text(self, key, value);
+    }
+
+    fn number(&mut self, key: &'static str, value: u64) {
+        Fields::number(self, key, value);
+    }
+}
+
 fn head(time: SystemTime, level: Level, message: &str) -> Head<'_> {
     Head {
         time,
@@ -113,17 +138,20 @@ impl FlowRecord {
             format,
             &head(self.time, level, message),
             true,
-            |fields| {
-                self.push_parties(fields);
-                if let Some(end) = &self.end {
-                    self.push_end(end, fields);
-                }
-            },
+            |fields| self.push_fields(fields),
         );
     }
 
+    /// All fields.
+    pub(super) fn push_fields(&self, fields: &mut impl FieldSink) {
+        self.push_parties(fields);
+        if let Some(end) = &self.end {
+            self.push_end(end, fields);
+        }
+    }
+
     /// Fields 1 to 13.
-    fn push_parties(&self, fields: &mut Fields<'_>) {
+    fn push_parties(&self, fields: &mut impl FieldSink) {
         let flow = &self.flow;
         let source = Facts::of_source(flow);
         let destination = Facts::of_destination(flow);
@@ -172,7 +200,7 @@ impl FlowRecord {
     }
 
     /// Fields 14 to 17, then ours.
-    fn push_end(&self, end: &End, fields: &mut Fields<'_>) {
+    fn push_end(&self, end: &End, fields: &mut impl FieldSink) {
         // What the local application sent: it is the client on the way out, the server on the way in.
         let (sent, received) = match self.flow.direction {
             Direction::Outbound => (end.to_server, end.to_client),
@@ -221,7 +249,7 @@ fn set(value: Option<&str>) -> Option<&str> {
 }
 
 /// A string field, left out when it is not known.
-fn text(fields: &mut Fields<'_>, key: &str, value: Option<&str>) {
+fn text(fields: &mut impl FieldSink, key: &'static str, value: Option<&str>) {
     if let Some(value) = set(value) {
         fields.text(key, value);
     }

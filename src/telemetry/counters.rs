@@ -207,6 +207,8 @@ pub struct ShardCounters {
     pub panics: Counter,
     /// Access-log lines dropped because the queue was full.
     pub log_lines_dropped: Counter,
+    /// Spans dropped because their queue was full.
+    pub spans_dropped: Counter,
     /// Connections a dry-run policy would have refused.
     pub policy_dry_run_deny: Counter,
     /// Connections a dry-run allow policy matched.

@@ -167,6 +167,10 @@ families! {
         "Log lines dropped because their queue was full";
     LOG_WRITE_FAILURES = unstable Counter "corelane_log_write_failures" &[],
         "Batches of log lines the output refused";
+    SPANS_DROPPED = unstable Counter "corelane_spans_dropped" &[],
+        "Spans dropped because their queue was full";
+    SPANS_EXPORTED = unstable Counter "corelane_spans_exported" &["result"],
+        "Spans sent to the collector, taken or lost";
     PANICS = unstable Counter "corelane_panics" &[],
         "Panics contained in the task of one connection";
     POLICY_DRY_RUN = unstable Counter "corelane_policy_dry_run" &["result"],

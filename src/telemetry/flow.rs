@@ -1,9 +1,9 @@
 //! What is known about one connection, for its metric labels and its access-log lines.
 
-use std::cell::OnceCell;
 use std::net::{SocketAddr, SocketAddrV6};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::open::Original;
 pub use super::shard::{OpenFlow, ShardTelemetry};
 use crate::model::addr::Authority;
 use crate::model::baggage::Baggage;
@@ -119,12 +119,14 @@ impl Parties {
 }
 
 /// A [`Flow`] as an open connection keeps it: small, because tens of thousands may be open.
+///
+/// Shared with the shard's list of open connections, which is made on another thread.
 #[derive(Debug)]
 pub(super) struct Kept {
     parties: Arc<Parties>,
     src: PackedAddr,
     dst: PackedAddr,
-    more: OnceCell<Box<More>>,
+    more: OnceLock<Box<More>>,
 }
 
 /// What not every connection has.
@@ -132,19 +134,31 @@ pub(super) struct Kept {
 struct More {
     hbone_addr: Option<Authority>,
     trace_id: Option<TraceParent>,
-    policy: OnceCell<Arc<str>>,
+    policy: OnceLock<Arc<str>>,
+    ends: OnceLock<Ends>,
+}
+
+/// Where a connection was to go and where it goes, as far as its [`Flow`] does not say it.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    /// What the client wanted.
+    pub(super) original: Option<Original>,
+    /// Whom we dialled, if not the flow's destination.
+    pub(super) actual: Option<SocketAddr>,
+    /// Its tunnel is inside another one.
+    pub(super) double: bool,
 }
 
 impl Kept {
     pub(super) fn new(flow: Flow, parties: Arc<Parties>) -> Self {
         let (hbone_addr, trace_id) = (flow.hbone_addr, flow.trace_id);
-        let more = OnceCell::new();
+        let more = OnceLock::new();
         if hbone_addr.is_some() || trace_id.is_some() {
             more.get_or_init(|| {
                 Box::new(More {
                     hbone_addr,
                     trace_id,
-                    policy: OnceCell::new(),
+                    ..More::default()
                 })
             });
         }
@@ -163,6 +177,17 @@ impl Kept {
 
     pub(super) fn policy(&self) -> Option<Arc<str>> {
         self.more.get()?.policy.get().cloned()
+    }
+
+    /// States where the connection was to go and where it goes; the first statement counts.
+    pub(super) fn set_ends(&self, ends: Option<Ends>) {
+        if let Some(ends) = ends {
+            let _ = self.more.get_or_init(Box::default).ends.set(ends);
+        }
+    }
+
+    pub(super) fn ends(&self) -> Option<&Ends> {
+        self.more.get()?.ends.get()
     }
 
     /// The flow again.

@@ -49,6 +49,8 @@ pub struct Hub {
     options: HubOptions,
     log: LogSink,
     announce: Sender<Arc<Series>>,
+    #[cfg(feature = "otlp")]
+    spans: Option<super::spans::SpanQueue>,
     #[expect(
         clippy::disallowed_types,
         reason = "taken by scrapes on the control side only; a shard never sees it"
@@ -177,7 +179,19 @@ impl Hub {
             options,
             log,
             announce,
+            #[cfg(feature = "otlp")]
+            spans: None,
             state: state.into(),
+        }
+    }
+
+    /// The connections of all shards made from now on have spans.
+    #[cfg(feature = "otlp")]
+    #[must_use]
+    pub fn with_spans(self, queue: super::spans::SpanQueue) -> Self {
+        Self {
+            spans: Some(queue),
+            ..self
         }
     }
 
@@ -186,12 +200,17 @@ impl Hub {
     pub fn shard(&self, index: usize) -> ShardTelemetry {
         let counters = Arc::new(ShardCounters::default());
         self.lock().shards.insert(index, Arc::clone(&counters));
-        ShardTelemetry::new(
+        let shard = ShardTelemetry::new(
             counters,
             Interner::new(self.announce.clone(), self.options.series_max),
             self.log.shard_queue(self.options.access_log_lines),
             self.log.access_level().clone(),
-        )
+        );
+        #[cfg(feature = "otlp")]
+        if let Some(queue) = &self.spans {
+            return shard.with_spans(queue.clone());
+        }
+        shard
     }
 
     /// Joins new series and drops idle ones. Called before each scrape and every minute.
@@ -218,6 +237,11 @@ impl Hub {
             samples.sample(&["access"], dropped);
             samples.sample(&["control"], self.log.control_lines_dropped());
         });
+        #[cfg(feature = "otlp")]
+        if self.spans.is_some() {
+            let dropped: u64 = shards.iter().map(|shard| shard.spans_dropped.get()).sum();
+            page.family(&f::SPANS_DROPPED, |samples| samples.sample(&[], dropped));
+        }
         page.family(&f::LOG_WRITE_FAILURES, |samples| {
             samples.sample(&[], self.log.write_failures());
         });

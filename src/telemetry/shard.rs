@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::access_log::{AccessLevel, End, FailedRecord, FlowRecord, Record};
 use super::counters::{Limit, ShardCounters};
-use super::flow::{Direction, Flow, Kept, Party, Refusal};
+use super::flow::{Direction, Ends, Flow, Kept, Party, Refusal};
 use super::line::Level;
 use super::log_writer::RecordSender;
+use super::open::{OpenConnections, Places};
 use super::series::{Interner, Series};
 use crate::model::close::{CloseReason, ResponseFlag};
 
@@ -22,6 +23,9 @@ pub struct ShardTelemetry {
     interner: RefCell<Interner>,
     records: RecordSender,
     level: AccessLevel,
+    open: Places,
+    #[cfg(feature = "otlp")]
+    spans: Option<super::spans::SpanSender>,
     /// Start of the first connection: what the others tell their start by, in half the room.
     epoch: OnceCell<Instant>,
 }
@@ -35,7 +39,7 @@ impl fmt::Debug for ShardTelemetry {
 }
 
 impl ShardTelemetry {
-    pub(super) const fn new(
+    pub(super) fn new(
         counters: Arc<ShardCounters>,
         interner: Interner,
         records: RecordSender,
@@ -46,7 +50,19 @@ impl ShardTelemetry {
             interner: RefCell::new(interner),
             records,
             level,
+            open: Places::default(),
+            #[cfg(feature = "otlp")]
+            spans: None,
             epoch: OnceCell::new(),
+        }
+    }
+
+    /// The spans of its connections go there.
+    #[cfg(feature = "otlp")]
+    pub(super) fn with_spans(self, queue: super::spans::SpanQueue) -> Self {
+        Self {
+            spans: Some(super::spans::SpanSender::new(queue)),
+            ..self
         }
     }
 
@@ -87,14 +103,22 @@ impl ShardTelemetry {
                 end: None,
             })));
         }
+        let kept = Arc::new(Kept::new(flow, parties));
         OpenFlow {
             shard: Rc::clone(self),
             series,
-            kept: Some(Kept::new(flow, parties)),
+            place: self.open.enter(&kept),
+            kept: Some(kept),
             to_server: Cell::new(0),
             to_client: Cell::new(0),
             started: nanos(*self.epoch.get_or_init(|| started), started),
         }
+    }
+
+    /// Up to `max` of the open connections.
+    #[must_use]
+    pub fn open_connections(&self, max: usize) -> OpenConnections {
+        self.open.list(max)
     }
 
     /// Logs a connection refused before its context was complete. Touches no traffic metric.
@@ -132,6 +156,27 @@ impl ShardTelemetry {
         })));
     }
 
+    /// Whether connections have spans.
+    #[cfg_attr(
+        not(feature = "otlp"),
+        expect(clippy::unused_self, reason = "without the feature there are none")
+    )]
+    const fn has_spans(&self) -> bool {
+        #[cfg(feature = "otlp")]
+        return self.spans.is_some();
+        #[cfg(not(feature = "otlp"))]
+        false
+    }
+
+    #[cfg(feature = "otlp")]
+    fn span(&self, flow: &Flow, end: &End) {
+        if let Some(spans) = &self.spans
+            && !spans.ended(flow, end)
+        {
+            self.counters.spans_dropped.add(1);
+        }
+    }
+
     fn queue(&self, record: Record) {
         if !self.records.send(record) {
             self.counters.log_lines_dropped.add(1);
@@ -147,7 +192,9 @@ pub struct OpenFlow {
     shard: Rc<ShardTelemetry>,
     series: Arc<Series>,
     /// Taken when the connection is finished.
-    kept: Option<Kept>,
+    kept: Option<Arc<Kept>>,
+    /// Among the shard's open connections.
+    place: u32,
     to_server: Cell<u64>,
     to_client: Cell<u64>,
     /// By the shard's epoch.
@@ -184,8 +231,21 @@ impl OpenFlow {
         let shard = &self.shard;
         let held = shard.interner.borrow_mut().hold(&flow, &shard.counters);
         let (series, parties) = held;
-        self.kept = Some(Kept::new(flow, parties));
+        let ends = kept.ends().cloned();
+        let kept = Arc::new(Kept::new(flow, parties));
+        kept.set_ends(ends);
+        shard.open.replace(self.place, &kept);
+        self.kept = Some(kept);
         std::mem::replace(&mut self.series, series).release();
+    }
+
+    /// States where the connection was to go and where it goes, for operators who ask.
+    #[must_use]
+    pub fn with_ends(self, ends: Option<Ends>) -> Self {
+        if let Some(kept) = &self.kept {
+            kept.set_ends(ends);
+        }
+        self
     }
 
     /// Names the policy (`namespace/name`) that refused the connection, for its log line.
@@ -204,6 +264,7 @@ impl OpenFlow {
         let Some(kept) = self.kept.take() else {
             return;
         };
+        self.shard.open.leave(self.place);
         let flag = reason.flag();
         self.series.closed(flag);
         self.series.release();
@@ -212,7 +273,8 @@ impl OpenFlow {
         } else {
             Level::Info
         };
-        if !self.shard.level.allows(level) {
+        let logged = self.shard.level.allows(level);
+        if !logged && !self.shard.has_spans() {
             return;
         }
         let end = End {
@@ -225,11 +287,16 @@ impl OpenFlow {
             error: reason.is_error().then(|| reason.to_string()),
             denied: (flag == ResponseFlag::Deny).then(|| kept.policy()),
         };
-        self.shard.queue(Record::Flow(Box::new(FlowRecord {
-            time: SystemTime::now(),
-            flow: kept.flow(),
-            end: Some(end),
-        })));
+        let flow = kept.flow();
+        #[cfg(feature = "otlp")]
+        self.shard.span(&flow, &end);
+        if logged {
+            self.shard.queue(Record::Flow(Box::new(FlowRecord {
+                time: SystemTime::now(),
+                flow,
+                end: Some(end),
+            })));
+        }
     }
 }
 

@@ -114,6 +114,11 @@ fn a_revoked_client_loses_its_connections_and_gets_no_new_ones() {
     server
         .process()
         .wait_output("peer certificate revoked by CRL", PATIENCE);
+    let flags = [
+        ("reporter", "destination"),
+        ("response_flags", "CERT_REVOKED"),
+    ];
+    server.wait_metric("istio_tcp_connections_failed_total", &flags, 1);
     assert!(!mesh.works());
     let rejected = [("reporter", "destination")];
     let count = server

@@ -11,6 +11,7 @@ with_both_drivers!(
     a_denied_identity_sees_a_close_and_the_log_names_rule_and_identities,
     an_allow_policy_for_somebody_else_refuses,
     a_policy_for_one_port_leaves_the_other_alone,
+    decisions_of_policies_are_logged_at_info_when_that_is_asked_for,
 );
 
 fn a_denied_identity_sees_a_close_and_the_log_names_rule_and_identities(driver: Driver) {
@@ -99,4 +100,34 @@ fn a_policy_for_one_port_leaves_the_other_alone(driver: Driver) {
             .unwrap(),
         b"xx"
     );
+}
+
+fn decisions_of_policies_are_logged_at_info_when_that_is_asked_for(driver: Driver) {
+    let principal = CLIENT_ID.trim_start_matches("spiffe://");
+    let rules = format!("[[[{{principals: [!Exact {principal}]}}]]]");
+    for asked in [true, false] {
+        let options = Options::new(driver).policy("no-client", "Deny", &rules);
+        let options = options.env(
+            "AUTHZ_POLICY_INFO_LOGGING",
+            if asked { "true" } else { "false" },
+        );
+        let pair = Pair::start(CORELANE, options);
+        let _app = Server::start(&pair.server_host, SERVER_PORT, apps::double);
+        let to = pair.server_at(Family::V4, SERVER_PORT);
+        let _refused = pair.client_host.enter(|| apps::exchange(to, b"x"));
+        let both = [("src.identity", CLIENT_ID), ("dst.identity", SERVER_ID)];
+        let _ = pair.server.wait_access_line("connection complete", &both);
+        let output = pair.server.process().output();
+        let lines = output
+            .lines()
+            .filter(|line| line.contains("\tauthorization\t"));
+        let decisions: Vec<_> = lines
+            .filter(|line| line.contains("default/no-client"))
+            .collect();
+        assert_eq!(decisions.is_empty(), !asked, "{decisions:?}");
+        assert!(
+            decisions.iter().all(|line| line.contains("\tinfo\t")),
+            "{decisions:?}"
+        );
+    }
 }

@@ -48,6 +48,8 @@ mod conversations;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod dump;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod fidelity;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use corelane_harness::apps::{self, Server};
 use corelane_harness::hosts::Family;
+use corelane_harness::http;
 use corelane_harness::node::Driver;
 use corelane_harness::pair::{CLIENT_ID, Options, Pair, SERVER_ID, SERVER_PORT};
 use serde_json::Value;
@@ -16,6 +17,8 @@ with_both_drivers!(
     the_dump_shows_state_certificates_and_configuration,
     a_log_level_set_at_run_time_shows_opened_connections,
     a_taken_port_fails_the_start_and_harms_nobody,
+    metrics_are_read_through_the_mesh,
+    a_node_says_how_it_starts_and_how_its_parts_end,
 );
 
 fn the_dump_shows_state_certificates_and_configuration(driver: Driver) {
@@ -103,4 +106,51 @@ fn a_taken_port_fails_the_start_and_harms_nobody(driver: Driver) {
         );
     }
     assert!(pair.server.is_ready());
+}
+
+fn metrics_are_read_through_the_mesh(driver: Driver) {
+    let pair = Pair::start(CORELANE, Options::new(driver));
+    let to = pair.server_at(Family::V4, 15_020);
+    let ask = || http::request("GET", to, "/metrics");
+    let answer = pair.client_host.enter(ask).unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains("# TYPE"), "{}", answer.body);
+    let authority = to.to_string();
+    let fields = [
+        ("direction", "inbound"),
+        ("src.identity", CLIENT_ID),
+        ("dst.workload", "server"),
+        ("dst.hbone_addr", &authority),
+    ];
+    let line = pair.server.wait_access_line("connection complete", &fields);
+    assert_eq!(line.field("error"), "");
+}
+
+fn a_node_says_how_it_starts_and_how_its_parts_end(driver: Driver) {
+    let pair = Pair::start(CORELANE, Options::new(driver));
+    let process = pair.server.process();
+    let components = |parts: &[&str], message: &str| {
+        for part in parts {
+            let field = format!("component=\"{part}\"");
+            let output = process.output();
+            let says = |line: &str| line.contains(message) && line.contains(&field);
+            assert!(output.lines().any(says), "{message} {part} in {output}");
+        }
+    };
+    process.wait_output("running with configuration: {", PROMPT);
+    process.wait_output("marking server ready", PROMPT);
+    let parts = [
+        "inbound",
+        "inbound plaintext",
+        "outbound",
+        "admin",
+        "stats",
+        "readiness",
+    ];
+    components(&parts, "listener established");
+    assert_eq!(pair.server.admin("POST", "/quitquitquit").status, 200);
+    process.wait_output("shutdown requested", PROMPT);
+    process.wait_output("component=\"outbound\"", PROMPT);
+    process.wait_output("\tapp\tshutdown complete\t\n", PROMPT);
+    components(&parts, "shutdown complete");
 }

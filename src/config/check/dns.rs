@@ -54,7 +54,10 @@ pub(super) fn listen(r: &mut Resolver, shared: bool, ipv6: bool) -> Vec<SocketAd
         }
         (Some((given, from)), _) => (given.unwrap_or_default(), from),
         (None, Some((on, by))) => (if on { captured_at } else { Vec::new() }, by),
-        (None, None) => (if shared { captured_at } else { Vec::new() }, Origin::Default),
+        (None, None) => (
+            if shared { captured_at } else { Vec::new() },
+            Origin::Default,
+        ),
     };
     if addresses.is_empty() && r.is_given(Key::DnsProxyAddr) {
         let origin = r.origin_of(Key::DnsProxyAddr);

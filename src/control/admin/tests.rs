@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::*;
@@ -14,13 +15,13 @@ use crate::telemetry::line::{Level, LineFormat};
 use crate::telemetry::testing::writer;
 use crate::telemetry::{DriverInfo, Hub, HubOptions};
 
-struct Admin {
-    rig: Rig,
+pub(super) struct Admin {
+    pub(super) rig: Rig,
     quits: Arc<AtomicU32>,
     readiness: Readiness,
 }
 
-fn admin() -> Admin {
+pub(super) fn admin() -> Admin {
     let (writer, _lines) = writer(LineFormat::Plain, Level::Info);
     let sink = writer.sink();
     sink.line("2026\terror\tx\tit broke\t\n".to_owned(), Level::Error);
@@ -46,6 +47,7 @@ fn admin() -> Admin {
             section("workloads", || Ok(json!([{"name": "w"}]))),
             section("staticConfig", || Err("unreadable".to_owned())),
         ],
+        live: Box::new(|| vec![("connections", json!({"inbound": []}))]),
         mesh_version: "1.28.0".into(),
         status: status::StatusSources {
             hub,
@@ -85,7 +87,17 @@ async fn index_links_every_endpoint() {
     );
     for (path, _, _) in INDEX {
         assert!(reply.text().contains(&format!("href=\"{path}\"")), "{path}");
-        assert_ne!(admin.rig.ask("GET", path, "").await.status, 404, "{path}");
+        let query = if path.ends_with("profile") {
+            "?seconds=0"
+        } else {
+            ""
+        };
+        let target = format!("{path}{query}");
+        assert_ne!(
+            admin.rig.ask("GET", &target, "").await.status,
+            404,
+            "{path}"
+        );
     }
     assert_eq!(admin.rig.ask("GET", "/unknown", "").await.status, 404);
     assert_eq!(
@@ -109,6 +121,7 @@ async fn config_dump_assembles_its_sections() {
         Value::Null,
         "a section that fails leaves the rest"
     );
+    assert_eq!(dump["connections"], json!({"inbound": []}));
     assert_eq!(dump["version"]["istioVersion"], "1.28.0");
     assert_eq!(dump["version"]["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(dump["version"].as_object().unwrap().len(), 7);
@@ -188,6 +201,7 @@ async fn shutdown_is_started_by_post_only() {
     assert_eq!(admin.quits.load(Ordering::Relaxed), 1);
 }
 
+#[cfg(not(feature = "pprof"))]
 #[tokio::test]
 async fn profiling_says_that_it_is_not_built() {
     let admin = admin();
@@ -198,7 +212,10 @@ async fn profiling_says_that_it_is_not_built() {
             .await;
         assert_eq!(
             (reply.status, reply.text()),
-            (501, "built without profiling\n"),
+            (
+                501,
+                "built without profiling; build with `--features pprof`\n"
+            ),
             "{path}"
         );
     }

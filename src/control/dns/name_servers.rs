@@ -57,8 +57,8 @@ impl NameServers {
             .collect()
     }
 
-    /// For hickory.
-    pub(super) fn parts(&self) -> (ResolverConfig, ResolverOpts) {
+    /// For hickory, and for the dump.
+    pub(in crate::control) fn parts(&self) -> (ResolverConfig, ResolverOpts) {
         (self.config.clone(), self.options.clone())
     }
 }

@@ -1,19 +1,29 @@
 //! The effective configuration in the dump's camelCase form (spec: admin.md 3.7).
+//!
+//! Members the reference does not have are ours. Values of headers may be credentials, so they are
+//! shown as their length.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::limits::RESOLV_CONF_BYTES_MAX;
+use crate::config::raw::read_bounded;
 use crate::config::server::{Discovery, Header, RootSource};
 use crate::config::{Config, NodeMode, OriginalSource, ServiceAccountRef};
+use crate::control::dns::NameServers;
+use crate::model::identity::Identity;
+use crate::model::workload::WorkloadInfo;
 
-/// The `config` member. Holds no secret: neither keys nor inline state.
+/// The `config` member. Holds no secret: neither keys nor inline state. `words` are the words of the
+/// command line.
 #[must_use]
-pub fn config(config: &Config) -> Value {
+pub fn config(config: &Config, words: &[String]) -> Value {
     let listeners = &config.listeners;
     let workload = config.mode.workload();
     let shared = config.mode.shared();
+    let own = shared.and_then(|shared| shared.own.as_ref());
     let mut members = json!({
         "proxy": config.enable_proxy,
         "dnsProxy": !listeners.dns.is_empty(),
@@ -23,13 +33,13 @@ pub fn config(config: &Config) -> Value {
         "poolMaxStreamsPerConn": config.pool.max_streams_per_connection,
         "poolUnusedReleaseTimeout": duration(config.pool.unused_release_timeout),
         "socks5Addr": listeners.socks5.map(address),
-        "adminAddr": listeners.admin.iter().copied().map(address).collect::<Vec<_>>(),
+        "adminAddr": addresses(&listeners.admin),
         "statsAddr": listeners.stats.map(address),
         "readinessAddr": listeners.readiness.map(address),
         "inboundAddr": listeners.inbound,
         "inboundPlaintextAddr": listeners.inbound_plaintext,
         "outboundAddr": listeners.outbound,
-        "dnsProxyAddr": dns_address(&listeners.dns),
+        "dnsProxyAddr": addresses(&listeners.dns),
         "dnsResolvConf": config.dns.resolv_conf.display().to_string(),
         "preferedServiceNamespace": config.dns.preferred_service_namespace.as_deref(),
         "forwards": forwards(config),
@@ -41,11 +51,16 @@ pub fn config(config: &Config) -> Value {
             NodeMode::Node(_) => "Node",
             NodeMode::Shared(_) => "Shared",
         },
-        "proxyWorkloadInformation": workload.map(|info| json!({
-            "name": &*info.name,
-            "namespace": &*info.namespace,
-            "serviceAccount": &*info.service_account,
-        })),
+        "proxyWorkloadInformation": workload.map(who),
+        "ztunnelWorkload": own.map(who),
+        "ztunnelIdentity": own.map(|info| {
+            Identity::new(&*config.trust_domain, &*info.namespace, &*info.service_account)
+                .to_string()
+        }),
+        "proxyArgs": words.join(" "),
+        // Both exist only for the reference's own tests; here certificates are never made up.
+        "fakeCa": false,
+        "fakeSelfInbound": false,
         "clusterId": &*config.cluster_id,
         "clusterDomain": &*config.cluster_domain,
         "identityDir": config.identity_dir.as_ref().map(|dir| dir.display().to_string()),
@@ -64,12 +79,44 @@ pub fn config(config: &Config) -> Value {
         "ipv6Enabled": config.ipv6_enabled,
         "enableEnhancedBaggage": config.response_baggage,
     });
-    for more in [control_plane(config), authority(config)] {
+    for more in [control_plane(config), authority(config), resolver(config)] {
         if let (Value::Object(all), Value::Object(more)) = (&mut members, more) {
             all.extend(more);
         }
     }
     members
+}
+
+fn who(info: &WorkloadInfo) -> Value {
+    json!({
+        "name": &*info.name,
+        "namespace": &*info.namespace,
+        "serviceAccount": &*info.service_account,
+    })
+}
+
+/// Name servers as the host's resolver configuration has them now; null if it cannot be read.
+fn resolver(config: &Config) -> Value {
+    let text = read_bounded(&config.dns.resolv_conf, RESOLV_CONF_BYTES_MAX);
+    let parsed = text.ok().and_then(|text| NameServers::parse(&text).ok());
+    let Some(parsed) = parsed else {
+        return json!({ "dnsResolverCfg": null, "dnsResolverOpts": null });
+    };
+    let search = parsed.search();
+    let (servers, options) = parsed.parts();
+    let servers: Vec<_> = servers.name_servers().iter().map(|s| s.ip).collect();
+    json!({
+        "dnsResolverCfg": {
+            "search": search.iter().map(|domain| &**domain).collect::<Vec<_>>(),
+            "nameServers": servers,
+        },
+        "dnsResolverOpts": {
+            "ndots": options.ndots,
+            "timeout": duration(options.timeout),
+            "attempts": options.attempts,
+            "edns0": options.edns0,
+        },
+    })
 }
 
 fn control_plane(config: &Config) -> Value {
@@ -104,7 +151,7 @@ fn roots(roots: &RootSource) -> Value {
     match roots {
         RootSource::File(path) => json!({ "File": path.display().to_string() }),
         RootSource::Pem(_) => json!("Static"),
-        RootSource::System => json!("System"),
+        RootSource::System => json!("Default"),
     }
 }
 
@@ -155,7 +202,7 @@ fn duration(duration: Duration) -> Value {
 }
 
 /// Null when off; both families of loopback with one port are `Localhost`.
-fn dns_address(addresses: &[SocketAddr]) -> Value {
+fn addresses(addresses: &[SocketAddr]) -> Value {
     let localhost = |addr: &SocketAddr| {
         let plain = [
             IpAddr::from(Ipv4Addr::LOCALHOST),
@@ -179,10 +226,76 @@ fn address(addr: SocketAddr) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+    use std::path::Path;
+
     use super::*;
+    use crate::config::raw::{RawConfig, Sources};
+
+    /// Every member the contract names.
+    const MEMBERS: &str = "proxy dnsProxy windowSize connectionWindowSize frameSize \
+        poolMaxStreamsPerConn poolUnusedReleaseTimeout socks5Addr adminAddr statsAddr readinessAddr \
+        inboundAddr inboundPlaintextAddr outboundAddr dnsProxyAddr illegalPorts network localNode \
+        proxyMode proxyWorkloadInformation clusterId clusterDomain caAddress caRootCert \
+        altCaHostname xdsAddress xdsRootCert altXdsHostname preferedServiceNamespace secretTtl \
+        xdsOnDemand fakeCa fakeSelfInbound selfTerminationDeadline proxyMetadata numWorkerThreads \
+        requireOriginalSource proxyArgs dnsResolverCfg dnsResolverOpts inpodUds inpodPortReuse \
+        packetMark socketConfig xdsHeaders caHeaders localhostAppTunnel ztunnelIdentity \
+        ztunnelWorkload ipv6Enabled crlPath enableEnhancedBaggage";
+
+    fn shown(env: &[(&str, &str)]) -> Value {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), OsString::from(*value));
+        let nothing = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+        let raw = RawConfig::read(&Sources {
+            env: env.iter().map(own).collect(),
+            read_file: &nothing,
+            config_file: None,
+            overrides: Vec::new(),
+            cpus: vec![0],
+        });
+        let words = ["proxy", "ztunnel"].map(str::to_owned);
+        config(&Config::try_from(raw).unwrap(), &words)
+    }
 
     #[test]
-    fn the_address_of_the_dns_proxy_is_shown_as_it_was_meant() {
+    fn every_member_of_the_contract_is_there() {
+        let dump = shown(&[("XDS_ADDRESS", "https://istiod:15012")]);
+        for member in MEMBERS.split_whitespace() {
+            assert!(dump.get(member).is_some(), "{member}");
+        }
+        assert_eq!(dump["proxyArgs"], "proxy ztunnel");
+        assert_eq!(dump["proxyMode"], "Shared");
+        let keys = [
+            "keepaliveTime",
+            "keepaliveInterval",
+            "keepaliveRetries",
+            "keepaliveEnabled",
+        ];
+        for key in keys.iter().chain(&["userTimeoutEnabled"]) {
+            assert!(dump["socketConfig"].get(key).is_some(), "{key}");
+        }
+        let seconds = |secs: u64| json!({ "secs": secs, "nanos": 0 });
+        assert_eq!(dump["poolUnusedReleaseTimeout"], seconds(300));
+        assert_eq!(dump["adminAddr"], json!({ "Localhost": [false, 15_000] }));
+    }
+
+    #[test]
+    fn secrets_keep_their_place_and_not_their_text() {
+        let dump = shown(&[
+            ("XDS_ADDRESS", "https://istiod:15012"),
+            ("CA_ADDRESS", "https://istiod:15012"),
+            ("XDS_ROOT_CA", "SYSTEM"),
+            ("XDS_HEADER_X_KEY", "hunter2"),
+            ("AUTH_TOKEN", "hunter3"),
+        ]);
+        assert_eq!(dump["xdsHeaders"], json!([["x_key", "(7 bytes)"]]));
+        assert_eq!(dump["xdsRootCert"], "Default");
+        assert_eq!(dump["secretTtl"], json!({ "secs": 86_400, "nanos": 0 }));
+        assert!(!dump.to_string().contains("hunter"));
+    }
+
+    #[test]
+    fn addresses_are_shown_as_they_were_meant() {
         for (addresses, expected) in [
             (vec![], json!(null)),
             (vec!["127.0.0.1:53"], json!({"Localhost": [false, 53]})),
@@ -197,7 +310,7 @@ mod tests {
             ),
         ] {
             let parsed: Vec<SocketAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
-            assert_eq!(dns_address(&parsed), expected, "{addresses:?}");
+            assert_eq!(super::addresses(&parsed), expected, "{addresses:?}");
         }
     }
 }

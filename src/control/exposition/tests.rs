@@ -144,8 +144,10 @@ fn best_known_encoding_is_chosen() {
         (&[][..], Encoding::Identity),
         (&["gzip"], Encoding::Gzip),
         (&["deflate"], Encoding::Deflate),
-        (&["br, zstd"], Encoding::Identity),
-        (&["br;q=1.0, gzip;q=0.5"], Encoding::Gzip),
+        (&["br, zstd"], Encoding::Zstd),
+        (&["br;q=1.0, gzip;q=0.5"], Encoding::Brotli),
+        (&["compress, x-gzip"], Encoding::Gzip),
+        (&["compress, identity"], Encoding::Identity),
         (&["deflate, GZIP"], Encoding::Gzip),
         (&["gzip, deflate"], Encoding::Gzip),
         (&["gzip;q=0.1, deflate;q=0.9"], Encoding::Deflate),
@@ -182,13 +184,20 @@ async fn compressed_page_unpacks_to_the_plain_one() {
             "gzip" => GzDecoder::new(&reply.body[..])
                 .read_to_string(&mut text)
                 .unwrap(),
+            "zstd" => ruzstd::decoding::StreamingDecoder::new(&reply.body[..])
+                .unwrap()
+                .read_to_string(&mut text)
+                .unwrap(),
+            "br" => brotli::Decompressor::new(&reply.body[..], 4_096)
+                .read_to_string(&mut text)
+                .unwrap(),
             _ => ZlibDecoder::new(&reply.body[..])
                 .read_to_string(&mut text)
                 .unwrap(),
         };
         text
     };
-    for encoding in ["gzip", "deflate"] {
+    for encoding in ["gzip", "zstd", "br", "deflate"] {
         let reply = rig
             .ask(
                 "GET",
@@ -201,21 +210,6 @@ async fn compressed_page_unpacks_to_the_plain_one() {
             steady(plain.text()),
             "{encoding}"
         );
-    }
-    for encoding in ["zstd", "br"] {
-        let reply = rig
-            .ask(
-                "GET",
-                "/metrics",
-                &format!("Accept-Encoding: {encoding}\r\n"),
-            )
-            .await;
-        assert_eq!(
-            reply.header("content-encoding"),
-            None,
-            "{encoding} is not built in"
-        );
-        assert_eq!(steady(reply.text()), steady(plain.text()));
     }
 }
 

@@ -31,7 +31,7 @@ use crate::model::close::CloseReason;
 use crate::model::workload::{AppTunnelProtocol, Workload};
 use crate::sys::socket::Source;
 use crate::telemetry::OpenFlow;
-use crate::telemetry::flow::{Direction, Flow, Party};
+use crate::telemetry::flow::{Direction, Ends, Flow, Party};
 
 /// Serves one request.
 pub(in crate::dataplane) async fn serve(
@@ -139,7 +139,8 @@ async fn prepare(
         Err(error) => return refuse(error.status(), &error, respond),
     };
     let flow = describe(shard, tunnel, &request, &workload, &target);
-    let flow = shard.telemetry.opened(flow, at);
+    let ends = Ends::inbound(request.forwarded.host.clone(), target.address);
+    let flow = shard.telemetry.opened(flow, at).with_ends(Some(ends));
     let registration = shard.table.register(ConnectionFacts {
         identity: tunnel.peer.identity.clone(),
         source_ip: tunnel.client.ip(),

@@ -20,6 +20,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::exchange::Subscription;
 use crate::sys::netns::Namespace;
 use crate::telemetry::ShardTelemetry;
+use crate::telemetry::open::OpenConnections;
 use crate::tls::credentials::CredentialStore;
 
 /// What the control thread tells a shard.
@@ -41,6 +42,8 @@ pub enum Message {
     Resolved(u64, Answer),
     /// Serve a connection that another shard accepted.
     Adopt(Handed),
+    /// Tell an operator which connections are open.
+    ListOpen(OpenReport),
     /// Take the listeners of a workload. They accept once every shard has its own, so that a
     /// connection can be handed over from the first on.
     AddWorkload(Box<PlannedWorkload>),
@@ -48,6 +51,32 @@ pub enum Message {
     ServeWorkload(PlaceId),
     /// A workload has gone: end everything of it now.
     RemoveWorkload(PlaceId),
+}
+
+/// Takes a shard's open connections, once.
+pub struct OpenReport {
+    /// How many at most.
+    max: usize,
+    tell: Box<dyn FnOnce(OpenConnections) + Send>,
+}
+
+impl OpenReport {
+    /// Hands up to `max` of them to `tell`, which must not wait.
+    #[must_use]
+    pub fn new(max: usize, tell: impl FnOnce(OpenConnections) + Send + 'static) -> Self {
+        let tell = Box::new(tell);
+        Self { max, tell }
+    }
+
+    pub(super) fn answer(self, telemetry: &ShardTelemetry) {
+        (self.tell)(telemetry.open_connections(self.max));
+    }
+}
+
+impl fmt::Debug for OpenReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenReport({})", self.max)
+    }
 }
 
 /// What a shard needs to serve a workload in its own network namespace.

@@ -632,9 +632,7 @@ fn while_the_client_drains_its_crossing_goes_on_and_it_ends_with_it() {
         let (mut client, mut server) = networks.open();
         exchange(&mut client, &mut server);
         networks.client.mailbox.send(Message::Drain).unwrap();
-        until("the listener to close", || {
-            TcpStream::connect(networks.client.addr()).is_err()
-        });
+        networks.client.wait_closed();
         exchange(&mut client, &mut server);
         drop((client, server));
         networks.client.ended().unwrap();

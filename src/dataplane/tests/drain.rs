@@ -4,8 +4,6 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use socket2::SockRef;
-
 use super::node::{
     DRIVERS, Mute, Node, Pair, Plans, Running, any, exchange, forward, is_reset, patient, server,
     until,
@@ -47,13 +45,7 @@ fn while_the_client_drains_its_streams_go_on_and_it_ends_with_the_last() {
         let (mut client, mut server) = pair.open();
         exchange(&mut client, &mut server);
         pair.client.mailbox.send(Message::Drain).unwrap();
-        until("the listener to close", || {
-            let stream = TcpStream::connect(pair.client.addr());
-            // One that waited when the drain began is served.
-            let taken =
-                stream.map(|stream| SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
-            taken.is_err()
-        });
+        pair.client.wait_closed();
         exchange(&mut client, &mut server);
         drop((client, server));
         pair.client.ended().unwrap();

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use socket2::SockRef;
 use tokio::sync::mpsc;
 
 use crate::config::limits::{LISTEN_BACKLOG, Limits};
@@ -84,6 +85,7 @@ pub(super) fn config() -> Config {
         localhost_app_tunnel: true,
         response_baggage: true,
         authz_info_logging: false,
+        spans: None,
         log: LogConfig {
             filter: "info".into(),
             format: LogFormat::Plain,
@@ -355,6 +357,17 @@ impl Running {
     pub(super) fn stop(mut self, message: Message) {
         self.mailbox.send(message).unwrap();
         self.ended().unwrap();
+    }
+
+    /// Waits until nobody listens any more.
+    pub(super) fn wait_closed(&self) {
+        until("the listener to close", || {
+            let stream = TcpStream::connect(self.addr());
+            // One that waited when the drain began is served.
+            let taken =
+                stream.map(|stream| SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
+            taken.is_err()
+        });
     }
 
     /// Waits for the shard to end.

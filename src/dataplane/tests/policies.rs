@@ -90,6 +90,52 @@ fn a_new_deny_policy_closes_the_open_stream_and_refuses_the_next() {
     }
 }
 
+/// Vector 86.
+#[test]
+fn an_open_stream_stays_when_the_last_allow_policy_goes() {
+    for driver in DRIVERS {
+        let mut pair = Pair::new(driver, |_| {});
+        let allow = policy(
+            "allow",
+            PolicyScope::Namespace,
+            PolicyAction::Allow,
+            "client",
+        );
+        pair.server.change(put(allow));
+        let (mut client, mut server) = pair.open();
+        exchange(&mut client, &mut server);
+        let rechecks = pair.server.counters.policy_rechecks.get();
+        pair.server.change(Change {
+            removed_policies: vec!["default/allow".into()],
+            ..Change::default()
+        });
+        let counters = &pair.server.counters;
+        until("a recheck", || counters.policy_rechecks.get() > rechecks);
+        exchange(&mut client, &mut server);
+        assert_eq!(counters.policy_closed.get(), 0, "{driver:?}");
+        drop((client, server));
+        pair.stop(|| Message::Drain);
+    }
+}
+
+/// Vector 84 the other way: policies still hold while the node drains.
+#[test]
+fn a_policy_closes_streams_of_a_node_that_drains() {
+    for driver in DRIVERS {
+        let mut pair = Pair::new(driver, |_| {});
+        let (mut client, mut server) = pair.open();
+        exchange(&mut client, &mut server);
+        pair.server.mailbox.send(Message::Drain).unwrap();
+        exchange(&mut client, &mut server);
+        pair.server.change(deny("client"));
+        assert!(is_reset(&mut client), "{driver:?}");
+        assert!(is_reset(&mut server), "{driver:?}");
+        assert_eq!(pair.server.counters.policy_closed.get(), 1);
+        pair.server.ended().unwrap();
+        pair.client.stop(Message::Drain);
+    }
+}
+
 /// A pair whose backend lists `default/late`, which is not known.
 fn waiting_pair(driver: crate::config::DriverChoice, wait: Duration) -> Pair {
     let mut plans = Plans::new();

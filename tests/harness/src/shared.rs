@@ -112,7 +112,7 @@ impl Shared {
         options: &Options<'_>,
         change: impl FnOnce(State) -> State,
     ) -> Self {
-        let names = [&[HOST, NEXT_HOST, OUTSIDE], options.pods].concat();
+        let names = [&[HOST, OUTSIDE, NEXT_HOST], options.pods].concat();
         let network = Network::new(&names);
         let dir = requirements::scratch_dir();
         let authority = Authority::new("corelane test root");

@@ -28,7 +28,11 @@ fn the_proxy_runs_when_capture_asks_for_it_in_any_case_and_by_itself_in_mode_sha
     let shared = ("PROXY_MODE", "shared");
     let shared_off = [shared, ("ISTIO_META_DNS_CAPTURE", "false")];
     for (env, expected) in [(&[shared][..], &BOTH[..]), (&shared_off, &[])] {
-        let given = [&[("LOCAL_XDS_PATH", "s"), ("CORELANE_IDENTITY_DIR", "i")], env].concat();
+        let given = [
+            &[("LOCAL_XDS_PATH", "s"), ("CORELANE_IDENTITY_DIR", "i")],
+            env,
+        ]
+        .concat();
         let checked = check(raw(&given, &[], &[])).unwrap();
         let addresses = checked.config.listeners.dns.iter().map(ToString::to_string);
         assert_eq!(addresses.collect::<Vec<_>>(), expected, "{env:?}");

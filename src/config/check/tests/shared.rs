@@ -87,5 +87,6 @@ fn names_are_answered_at_both_loopbacks_of_each_workload() {
     assert_eq!(shared(&[capture]).config.listeners.dns, both);
     let v4 = shared(&[capture, ("IPV6_ENABLED", "false")]);
     assert_eq!(v4.config.listeners.dns, both[..1]);
-    assert_eq!(shared(&[]).config.listeners.dns, []);
+    let off = ("ISTIO_META_DNS_CAPTURE", "false");
+    assert_eq!(shared(&[off]).config.listeners.dns, []);
 }

@@ -18,6 +18,18 @@ enum Fate {
 }
 use Fate::{Refused, Used, Warned};
 
+/// Spans need a feature of the build.
+const SPANS: Fate = if cfg!(feature = "otlp") {
+    Used
+} else {
+    Refused
+};
+const WITHOUT_COLLECTOR: Fate = if cfg!(feature = "otlp") {
+    Warned
+} else {
+    Refused
+};
+
 /// The documented list, each with a text that differs from the default.
 const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("PROXY_MODE", "dedicated", Used),
@@ -92,6 +104,20 @@ const DOCUMENTED: &[(&str, &str, Fate)] = &[
     ("AUTHZ_POLICY_INFO_LOGGING", "true", Used),
     ("RUST_LOG", "debug", Used),
     ("LOG_FORMAT", "json", Used),
+    (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "http://collector:4317",
+        SPANS,
+    ),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere://", Refused),
+    (
+        "OTEL_EXPORTER_OTLP_CERTIFICATE",
+        "SYSTEM",
+        WITHOUT_COLLECTOR,
+    ),
+    ("OTEL_SERVICE_NAME", "n", WITHOUT_COLLECTOR),
+    ("OTEL_TRACES_SAMPLER_ARG", "0.1", WITHOUT_COLLECTOR),
+    ("OTEL_TRACES_SAMPLER_ARG", "1.5", Refused),
     ("CORELANE_IDENTITY_DIR", "ids", Used),
     ("CORELANE_XDS_CACHE_DIR", "cache", Warned),
     ("CORELANE_DRIVER", "epoll", Used),
