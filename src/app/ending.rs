@@ -10,6 +10,7 @@ use super::RunError;
 use super::dns;
 use super::shards::{ShardEvent, Shards, Watchdog, broadcast};
 use super::signals::Signals;
+use crate::config::Config;
 use crate::config::limits::SHARD_STUCK_AFTER;
 use crate::dataplane::shard::Message;
 
@@ -124,4 +125,20 @@ async fn all_ended(shards: &mut Shards) -> Result<(), RunError> {
         }
     }
     Ok(())
+}
+
+/// One line for each part of the data plane that has ended.
+pub(super) fn log_stopped(config: &Config) {
+    let listeners = &config.listeners;
+    for (component, ran) in [
+        ("inbound", listeners.inbound.is_some()),
+        ("inbound plaintext", listeners.inbound_plaintext.is_some()),
+        ("outbound", listeners.outbound.is_some()),
+        ("socks5", listeners.socks5.is_some()),
+        ("dns proxy", !listeners.dns.is_empty()),
+    ] {
+        if ran {
+            tracing::info!(target: "corelane::app", component, "shutdown complete");
+        }
+    }
 }

@@ -16,7 +16,7 @@ use super::bind::{BindError, bind_all, component};
 use super::credentials::Certificates;
 use super::discovery::Discovery;
 use super::dns::Dns;
-use super::ending::Ending;
+use super::ending::{Ending, log_stopped};
 use super::servers::{self, Sources};
 use super::shards::{Seed, ShardEvent, Shards};
 use super::signals::{self, Signals};
@@ -229,22 +229,6 @@ async fn finish(
         log_stopped(config);
     }
     ended
-}
-
-/// One line for each part of the data plane that has ended.
-fn log_stopped(config: &Config) {
-    let listeners = &config.listeners;
-    for (component, ran) in [
-        ("inbound", listeners.inbound.is_some()),
-        ("inbound plaintext", listeners.inbound_plaintext.is_some()),
-        ("outbound", listeners.outbound.is_some()),
-        ("socks5", listeners.socks5.is_some()),
-        ("dns proxy", !listeners.dns.is_empty()),
-    ] {
-        if ran {
-            tracing::info!(target: "corelane::app", component, "shutdown complete");
-        }
-    }
 }
 
 /// What comes before everything else: signals are caught, descriptors allowed.
