@@ -61,6 +61,13 @@ fn identities_of_the_own_node_are_fetched_ahead_while_a_workload_has_them() {
         [""; 0],
         "takes no tunnels"
     );
+    let mut native = workload("native", "here", "n");
+    native.protocol = WorkloadProtocol::Tcp;
+    native.native_tunnel = true;
+    let native = put(&mut builder, vec![native]);
+    let itself = "takes them itself, with what this node fetches";
+    assert_eq!(accounts(&needed(&config, &native)), ["n"], "{itself}");
+    remove(&mut builder, "native");
     let near = put(&mut builder, vec![workload("near", "here", "a")]);
     assert_eq!(accounts(&needed(&config, &near)), ["a"]);
     let both = put(&mut builder, vec![workload("second", "here", "a")]);
