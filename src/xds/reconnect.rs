@@ -61,7 +61,8 @@ impl StreamEnd {
     }
 }
 
-/// Grows with each failure, starts over with each success.
+/// Grows with each failure, starts over with a stream that brought something and did not fail: a server
+/// that answers once and then fails, over and over, is left alone for longer and longer.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     current: Duration,
@@ -85,10 +86,6 @@ impl Backoff {
             }
             StreamEnd::Interrupted if answered => {
                 self.current = BACKOFF_MIN;
-                spread(self.current, random)
-            }
-            StreamEnd::Failed if answered => {
-                self.current = 2 * BACKOFF_MIN;
                 spread(self.current, random)
             }
             StreamEnd::NotOpened
@@ -130,6 +127,9 @@ mod tests {
             10
         );
         assert_eq!(wait(&mut backoff), 20);
+        let failing = |b: &mut Backoff| b.after(StreamEnd::Failed, true, FULL).as_millis();
+        let waits: Vec<_> = (0..3).map(|_| failing(&mut backoff)).collect();
+        assert_eq!(waits, [40, 80, 160], "one answer and a failure each time");
     }
 
     #[test]
