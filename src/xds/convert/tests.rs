@@ -136,6 +136,56 @@ fn fields_of_a_workload_are_taken_over() {
     );
 }
 
+#[test]
+fn names_and_places_of_a_workload_are_taken_over() {
+    let place = raw::Locality {
+        region: "r".into(),
+        zone: "z".into(),
+        subzone: "s".into(),
+    };
+    let workload = workload(raw::Workload {
+        name: "pod-1".into(),
+        namespace: "shop".into(),
+        service_account: "front".into(),
+        hostname: "host.example".into(),
+        network: "n1".into(),
+        cluster_id: "c1".into(),
+        node: "node-1".into(),
+        network_gateway: Some(a_gateway()),
+        locality: Some(place),
+        canonical_name: "web".into(),
+        canonical_revision: "v2".into(),
+        workload_name: "web-owner".into(),
+        native_tunnel: true,
+        authorization_policies: vec!["shop/p".into(), "shop/q".into()],
+        ..a_workload()
+    })
+    .unwrap();
+    let texts = [
+        (&workload.name, "pod-1"),
+        (&workload.namespace, "shop"),
+        (&workload.service_account, "front"),
+        (&workload.hostname, "host.example"),
+        (&workload.network, "n1"),
+        (&workload.cluster_id, "c1"),
+        (&workload.node, "node-1"),
+        (&workload.locality.region, "r"),
+        (&workload.locality.zone, "z"),
+        (&workload.locality.subzone, "s"),
+        (&workload.canonical_name, "web"),
+        (&workload.canonical_revision, "v2"),
+        (&workload.workload_name, "web-owner"),
+        (&workload.authorization_policies[0], "shop/p"),
+        (&workload.authorization_policies[1], "shop/q"),
+    ];
+    for (found, expected) in texts {
+        assert_eq!(&**found, expected);
+    }
+    assert!(workload.native_tunnel);
+    let gateway = workload.network_gateway.unwrap();
+    assert_eq!(gateway.hbone_mtls_port, 15008);
+}
+
 trait Octets {
     fn octets(self) -> Vec<u8>;
 }
@@ -329,9 +379,13 @@ fn fields_of_a_service_are_taken_over() {
         canonical: true,
         weighted_waypoints: vec![weighted],
         visibility: 1,
+        name: "front".into(),
         ..a_service()
     })
     .unwrap();
+    assert_eq!(&*service.name, "front");
+    let names: Vec<_> = service.subject_alt_names.iter().map(|n| &**n).collect();
+    assert_eq!(names, ["spiffe://td/ns/n/sa/a"]);
     assert_eq!((service.ports[&80], service.ports[&443]), (8080, 0));
     let balancer = service.load_balancer.unwrap();
     let scopes = [
