@@ -17,7 +17,7 @@ use crate::config::raw::read_bounded;
 use crate::config::{Config, NodeMode};
 use crate::control::dns::hostnames::{Hostnames, count};
 use crate::control::dns::{
-    BindOptions, Client, NameServers, Proxy, Search, Settings, bind, serve_tcp, serve_udp,
+    BindOptions, Client, NameServers, Places, Proxy, Search, Settings, bind, serve_tcp, serve_udp,
 };
 use crate::control::readiness::{Readiness, Task};
 use crate::dataplane::hostnames::{NameKind, Question, Questions};
@@ -257,5 +257,6 @@ fn settings(config: &Config, search: Arc<[Arc<str>]>) -> Settings {
         workload_wait: config.timeouts.workload_wait,
         packet_mark: config.socket.packet_mark,
         namespace: None,
+        of_node: Places::default(),
     }
 }

@@ -277,8 +277,7 @@ const _: () = assert!(CONFIG_FILE_BYTES_MAX <= LOCAL_STATE_BYTES_MAX);
 /// Queries of the DNS proxy that wait at once for the workload's record or for a name server; one more
 /// is answered SERVFAIL, so that its sender asks elsewhere.
 pub const DNS_PENDING_MAX: usize = 1_024;
-/// Longest time a forwarded query takes, whatever `options timeout` and `attempts` of resolv.conf say;
-/// then SERVFAIL. Stub resolvers give up before.
+/// Longest time a forwarded query takes, whatever resolv.conf says; stub resolvers give up before.
 pub const DNS_FORWARD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Queries in flight on one TCP connection to a name server; with fewer a burst would be refused.
 pub const DNS_FORWARDS_PER_CONNECTION_MAX: usize = DNS_PENDING_MAX;
@@ -310,6 +309,8 @@ pub const HOSTNAME_WAITERS_MAX: usize = 4_096;
 pub const HOSTNAME_CACHE_ENTRIES: u64 = 4_096;
 /// Time a connection waits for a hostname: a little less than applications wait for a connection.
 pub const HOSTNAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// What part of places and cache one workload of a shared node may have; of places, all have the whole.
+pub const DNS_POD_PARTS: u16 = 4;
 const _: () = assert!(DNS_UDP_QUERY_BYTES_MAX >= DNS_UDP_REPLY_BYTES_MIN as usize);
 const _: () = assert!(DNS_TCP_PIPELINE_MAX < DNS_PENDING_MAX);
 

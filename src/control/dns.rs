@@ -11,6 +11,7 @@ pub mod hostnames;
 mod message;
 mod name_servers;
 mod names;
+mod places;
 mod report;
 mod serve;
 mod settings;
@@ -21,9 +22,9 @@ use std::sync::Arc;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
-use crate::config::limits::{DNS_PENDING_MAX, DNS_TCP_CONNECTIONS_MAX, DNS_TTL_SECONDS};
+use crate::config::limits::DNS_TTL_SECONDS;
 use crate::model::addr::NetworkAddress;
 use crate::model::workload::Workload;
 use crate::snapshot::exchange::Subscription;
@@ -31,10 +32,12 @@ use crate::snapshot::{Generation, Snapshot};
 use forward::{Forwarder, Origin, Outcome};
 use message::{Incoming, Question};
 use names::{Family, look_up};
+use places::Place;
 use report::{count, count_seconds, finish, limit_hit};
 
 pub use forward::ResolverError;
 pub use name_servers::{NameServers, ResolvConfError};
+pub use places::Places;
 pub use serve::{BindOptions, bind, serve_tcp, serve_udp};
 pub use settings::{Client, Search, Settings};
 
@@ -64,8 +67,7 @@ pub struct Proxy {
     /// Beats with each publication.
     published: watch::Receiver<Generation>,
     forwarder: Forwarder,
-    pending: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
+    own: Places,
 }
 
 /// What becomes of a message.
@@ -73,7 +75,7 @@ enum Step {
     /// It is answered, or deserves no answer.
     Done(Option<Vec<u8>>),
     /// It has to wait.
-    Later(Pending),
+    Later(Box<Pending>),
 }
 
 /// A query that has to wait. Dropping it leaves it unanswered.
@@ -82,7 +84,7 @@ struct Pending {
     question: Question,
     from: SocketAddr,
     transport: Transport,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// A reply with what the log says about it.
@@ -115,11 +117,13 @@ impl Proxy {
                     namespace: settings.namespace.as_ref().map(Arc::downgrade),
                 },
             )?,
+            own: match settings.namespace {
+                Some(_) => Places::of_pod(),
+                None => Places::default(),
+            },
             settings,
             state,
             published,
-            pending: Arc::new(Semaphore::new(DNS_PENDING_MAX)),
-            connections: Arc::new(Semaphore::new(DNS_TCP_CONNECTIONS_MAX)),
         })
     }
 
@@ -136,15 +140,15 @@ impl Proxy {
             count("istio_dns_requests", &question, transport, Some(&workload));
             return Step::Done(finish(&question, transport, Some(&workload), reply));
         }
-        match Arc::clone(&self.pending).try_acquire_owned() {
-            Ok(place) => Step::Later(Pending {
+        match Place::pending(&self.own, &self.settings.of_node) {
+            Some(place) => Step::Later(Box::new(Pending {
                 proxy: Arc::clone(self),
                 question,
                 from,
                 transport,
                 _place: place,
-            }),
-            Err(_) => {
+            })),
+            None => {
                 limit_hit("pending");
                 count("istio_dns_requests", &question, transport, None);
                 let reply = Reply::failed("too many queries wait");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::collections::HashMap;
 
 use super::balance::Load;
+use super::shard::PlaceId;
 use crate::telemetry::counters::Limit;
 
 /// Counts unauthenticated connections of one shard.
@@ -18,14 +19,14 @@ pub(crate) struct Admission {
     per_source_max: u32,
     total: Cell<u64>,
     // Keys come from network peers, hence the keyed default hasher.
-    per_source: RefCell<HashMap<IpAddr, u32>>,
+    per_source: RefCell<HashMap<(PlaceId, IpAddr), u32>>,
 }
 
 /// Held while a connection is unauthenticated.
 #[derive(Debug)]
 pub(crate) struct Pending {
     admission: Rc<Admission>,
-    source: IpAddr,
+    source: (PlaceId, IpAddr),
 }
 
 impl Admission {
@@ -38,8 +39,11 @@ impl Admission {
         })
     }
 
-    /// Admits one more connection from `source`, or names the limit that refuses it.
-    pub(crate) fn admit(self: &Rc<Self>, source: IpAddr) -> Result<Pending, Limit> {
+    /// Admits one more connection from `ip` to the workload or workloads of `place`, or names the limit that
+    /// refuses it. One that opens tunnels to every workload of a shared node, as a gateway does, has its
+    /// share at each.
+    pub(crate) fn admit(self: &Rc<Self>, place: PlaceId, ip: IpAddr) -> Result<Pending, Limit> {
+        let source = (place, ip);
         if self.total.get() >= self.total_max {
             return Err(Limit::UnauthenticatedTotal);
         }
@@ -119,16 +123,31 @@ mod tests {
     fn each_limit_refuses_one_too_many_and_takes_the_next_after_a_release() {
         let admission = Admission::new(3, 2);
         let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let first = admission.admit(a).unwrap();
-        let _second = admission.admit(a).unwrap();
+        let first = admission.admit(PlaceId::OWN, a).unwrap();
+        let _second = admission.admit(PlaceId::OWN, a).unwrap();
         assert_eq!(
-            admission.admit(a).unwrap_err(),
+            admission.admit(PlaceId::OWN, a).unwrap_err(),
             Limit::UnauthenticatedPerSource
         );
-        let _third = admission.admit(b).unwrap();
-        assert_eq!(admission.admit(b).unwrap_err(), Limit::UnauthenticatedTotal);
+        let _third = admission.admit(PlaceId::OWN, b).unwrap();
+        assert_eq!(
+            admission.admit(PlaceId::OWN, b).unwrap_err(),
+            Limit::UnauthenticatedTotal
+        );
         drop(first);
-        assert!(admission.admit(a).is_ok());
+        assert!(admission.admit(PlaceId::OWN, a).is_ok());
+    }
+
+    #[test]
+    fn one_source_has_its_share_at_each_place() {
+        let admission = Admission::new(10, 1);
+        let (ip, other) = ([10, 0, 0, 1].into(), PlaceId::OWN.next());
+        let _here = admission.admit(PlaceId::OWN, ip).unwrap();
+        let _there = admission.admit(other, ip).unwrap();
+        for place in [PlaceId::OWN, other] {
+            let refused = admission.admit(place, ip).unwrap_err();
+            assert_eq!(refused, Limit::UnauthenticatedPerSource);
+        }
     }
 
     #[test]
@@ -146,7 +165,7 @@ mod tests {
     fn released_addresses_leave_nothing_behind() {
         let admission = Admission::new(10, 10);
         for n in 0..10 {
-            drop(admission.admit([10, 0, 0, n].into()).unwrap());
+            drop(admission.admit(PlaceId::OWN, [10, 0, 0, n].into()).unwrap());
         }
         assert!(admission.per_source.borrow().is_empty());
     }

@@ -77,7 +77,7 @@ async fn establish(shard: &Rc<Shard>, transparent: bool, accepted: Accepted) -> 
         shard.refused(Direction::Inbound, client, Some(local), error);
         None
     };
-    let pending = match shard.admission.admit(client.ip()) {
+    let pending = match shard.admission.admit(shard.place.id, client.ip()) {
         Ok(pending) => pending,
         Err(limit) => {
             shard.telemetry.counters().limit(limit).add(1);

@@ -184,10 +184,14 @@ fn accept_batch(shard: &Rc<Shard>, listener: &Listener, position: usize) -> io::
 /// Ends a listener when a drain begins, and takes what waits: the kernel resets what a listener that closes
 /// has not given away. Here, and not on another shard, which may have ended.
 fn last_call(shard: &Rc<Shard>, listener: &Listener, position: usize) {
-    for _ in 0..ACCEPTS_PER_TURN_MAX {
+    // The kernel lets one more wait than it was told.
+    let waiting_max = shard.config.tuning.listen_backlog.saturating_add(1);
+    for _ in 0..waiting_max {
         match listener.try_accept() {
             Ok((fd, peer)) => admit(shard, position, fd, peer),
-            Err(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if sys::fds::is_exhausted(&error) => break,
+            Err(_) => shard.telemetry.counters().accept_errors.add(1),
         }
     }
     listener.stop();

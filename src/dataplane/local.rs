@@ -14,7 +14,7 @@ use crate::model::addr::NetworkAddress;
 use crate::model::local::ByAddress;
 use crate::model::workload::{Workload, WorkloadInfo};
 use crate::snapshot::Snapshot;
-use crate::sys::socket::{is_local, original_dst};
+use crate::sys::socket::{is_local, original_dst, peer_addr};
 use crate::telemetry::counters::Limit;
 
 pub use processes::Processes;
@@ -206,6 +206,8 @@ fn process(
     // The client's socket knows the other end by the address it was told.
     let server = original_dst(socket.fd()).map_err(LocalError::Process)?;
     match processes.of(client, server).map_err(LocalError::Process)? {
+        // Reset meanwhile, its ports may be somebody else's by now; while it stands nobody else has them.
+        Some(_) if peer_addr(socket.fd()).is_err() => Err(LocalError::Closed(client)),
         Some(process) => Ok(Some(process)),
         // By its address alone it could pass for a workload that it is not.
         None if is_local(client.ip()) => Err(LocalError::Closed(client)),

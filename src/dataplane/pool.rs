@@ -99,8 +99,8 @@ impl Pool {
         }
     }
 
-    /// Makes room for one more tunnel, at the cost of the one that is unused for longest.
-    fn make_room(&self) -> bool {
+    /// Makes room for one more tunnel, at the cost of the one here that is unused for longest.
+    pub(crate) fn make_room(&self) -> bool {
         if self.count.get() < POOL_TUNNELS_MAX {
             return true;
         }
@@ -184,7 +184,7 @@ async fn acquire(shard: &Rc<Shard>, key: &Key) -> Result<(Lease, Opener), CloseR
 /// Puts a tunnel into the pool and dials it in a task of its own, so that the caller that happened to
 /// come first may leave.
 fn start(shard: &Rc<Shard>, key: &Key) -> Result<Rc<Tunnel>, CloseReason> {
-    if !shard.pool.make_room() {
+    if !shard.make_room() {
         let counters = shard.telemetry.counters();
         counters.limit(Limit::TunnelsPerShard).add(1);
         return Err(CloseReason::Limit(format!(

@@ -59,18 +59,22 @@ impl Cgroups {
         })
     }
 
-    /// Path from the root of the group with that number, `/` for the root itself; `None` when there is
-    /// none any more, or it is not below what is mounted. Nothing is read from a disk.
+    /// Path from the root of the group with that number, `/` for the root itself; `None` when it is not
+    /// below what is mounted. Nothing is read from a disk.
     ///
     /// # Errors
-    /// `EPERM` without CAP_DAC_READ_SEARCH; of open_by_handle_at(2).
+    /// `NotFound` when there is no such group any more: whoever was in it must not pass for somebody who
+    /// is in none. `EPERM` without CAP_DAC_READ_SEARCH; of open_by_handle_at(2).
     pub fn path_of(&self, id: u64) -> io::Result<Option<String>> {
         let group = match self.by_id(id) {
             Ok(group) => group,
-            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return Err(gone()),
             Err(error) => return Err(error),
         };
         let path = path_of(&group)?;
+        if path.as_os_str().as_bytes().ends_with(DELETED) {
+            return Err(gone());
+        }
         let below = path.strip_prefix(&self.path).ok();
         Ok(below
             .and_then(Path::to_str)
@@ -103,6 +107,14 @@ impl Cgroups {
         // SAFETY: the kernel has just opened `fd` for us, and nobody else knows it.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
+}
+
+/// How the kernel marks the path of what was removed while it was open.
+const DELETED: &[u8] = b" (deleted)";
+
+fn gone() -> io::Error {
+    let message = "the control group of the process has gone";
+    io::Error::new(io::ErrorKind::NotFound, message)
 }
 
 /// Where an open file is.
@@ -153,7 +165,8 @@ mod tests {
         std::fs::remove_dir(&group).unwrap();
         let expected = ["/".to_owned(), format!("/{name}"), format!("/{name}/below")];
         assert_eq!(paths, expected.map(Some));
-        assert_eq!(cgroups.path_of(ids[2]).unwrap(), None, "it has gone");
+        let gone = cgroups.path_of(ids[2]).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound, "{gone}");
         assert!(Cgroups::open(Path::new("/proc")).is_err());
     }
 }

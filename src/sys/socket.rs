@@ -247,6 +247,14 @@ pub fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     socket_addr(SockRef::from(&fd).local_addr()?)
 }
 
+/// The peer's address.
+///
+/// # Errors
+/// `ENOTCONN` when the connection was reset; of getpeername(2).
+pub fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    socket_addr(SockRef::from(&fd).peer_addr()?)
+}
+
 fn socket_addr(addr: SockAddr) -> io::Result<SocketAddr> {
     addr.as_socket()
         .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())

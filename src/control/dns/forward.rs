@@ -21,6 +21,7 @@ use super::name_servers::NameServers;
 use super::report::limit_hit;
 use crate::config::limits::{
     DNS_CACHE_ENTRIES, DNS_CONNECT_TIMEOUT, DNS_FORWARD_TIMEOUT, DNS_FORWARDS_PER_CONNECTION_MAX,
+    DNS_POD_PARTS,
 };
 use crate::sys::netns::Namespace;
 
@@ -99,7 +100,11 @@ pub(super) fn resolver(
 impl Forwarder {
     pub(super) fn new(name_servers: &NameServers, origin: Origin) -> Result<Self, ResolverError> {
         let usage = Use {
-            cache_entries: DNS_CACHE_ENTRIES,
+            cache_entries: if origin.namespace.is_some() {
+                DNS_CACHE_ENTRIES / u64::from(DNS_POD_PARTS)
+            } else {
+                DNS_CACHE_ENTRIES
+            },
             addresses: LookupIpStrategy::default(),
         };
         let resolver = resolver(name_servers, origin, usage)?;

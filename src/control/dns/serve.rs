@@ -14,11 +14,12 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::message::{self, Incoming};
+use super::places::Place;
 use super::report::limit_hit;
 use super::{Proxy, Step, Transport};
 use crate::config::limits::{
-    ACCEPT_BACKOFF_MAX, DNS_TCP_IDLE_TIMEOUT, DNS_TCP_PIPELINE_MAX, DNS_UDP_QUERY_BYTES_MAX,
-    LISTEN_BACKLOG,
+    ACCEPT_BACKOFF_MAX, DNS_PENDING_MAX, DNS_TCP_IDLE_TIMEOUT, DNS_TCP_PIPELINE_MAX,
+    DNS_UDP_QUERY_BYTES_MAX, LISTEN_BACKLOG,
 };
 
 /// Ports tried before none is found that is free for both transports.
@@ -85,18 +86,34 @@ fn socket(
 }
 
 /// Answers the datagrams of `socket` until `stop` turns true (or its sender is gone), then those that
-/// wait for an answer. Dropping the future leaves those unanswered.
+/// wait for an answer and those that come meanwhile. Dropping the future leaves them unanswered.
 pub async fn serve_udp(socket: UdpSocket, proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
     let socket = Arc::new(socket);
     let mut waiting = JoinSet::new();
     // One byte more than we take shows that a datagram was longer.
     let mut buffer = vec![0; DNS_UDP_QUERY_BYTES_MAX + 1];
+    let (mut stopping, mut last) = (false, DNS_PENDING_MAX);
     loop {
-        let received = tokio::select! {
-            biased;
-            () = stopped(&mut stop) => break,
-            received = socket.recv_from(&mut buffer) => received,
-            Some(_) = waiting.join_next() => continue,
+        // As long as the socket is open the kernel gives it its share of the queries, also when another
+        // process has taken over: so they are answered until nothing waits any more, here or in the kernel.
+        let received = if stopping && waiting.is_empty() {
+            match socket.try_recv_from(&mut buffer) {
+                Ok(received) if last > 0 => {
+                    last -= 1;
+                    Ok(received)
+                }
+                _ => break,
+            }
+        } else {
+            tokio::select! {
+                biased;
+                () = stopped(&mut stop), if !stopping => {
+                    stopping = true;
+                    continue;
+                }
+                received = socket.recv_from(&mut buffer) => received,
+                Some(_) = waiting.join_next() => continue,
+            }
         };
         let Ok((length, from)) = received else {
             sleep(ACCEPT_BACKOFF_MAX).await;
@@ -121,7 +138,6 @@ pub async fn serve_udp(socket: UdpSocket, proxy: Arc<Proxy>, mut stop: watch::Re
             }
         }
     }
-    while waiting.join_next().await.is_some() {}
 }
 
 /// A panic over one message must not end the loop that serves all clients.
@@ -163,15 +179,15 @@ pub async fn serve_tcp(listener: TcpListener, proxy: Arc<Proxy>, mut stop: watch
             sleep(ACCEPT_BACKOFF_MAX).await;
             continue;
         };
-        match Arc::clone(&proxy.connections).try_acquire_owned() {
-            Ok(place) => {
+        match Place::connection(&proxy.own, &proxy.settings.of_node) {
+            Some(place) => {
                 let (proxy, stop) = (Arc::clone(&proxy), stop.clone());
                 connections.spawn(async move {
                     converse(stream, from, &proxy, stop).await;
                     drop(place);
                 });
             }
-            Err(_) => limit_hit("tcp_connections"),
+            None => limit_hit("tcp_connections"),
         }
     }
     drop(listener);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::{Asker, Family, SearchDomains, look_up};
+use super::places::Places;
 use crate::model::local::LocalWorkloads;
 use crate::model::workload::{Workload, WorkloadInfo};
 use crate::snapshot::Snapshot;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub packet_mark: Option<u32>,
     /// Where those sockets are made; `None`: in this process's own network namespace.
     pub namespace: Option<Arc<Namespace>>,
+    /// What all proxies of the node may hold together.
+    pub of_node: Places,
 }
 
 impl Settings {

@@ -15,7 +15,9 @@ use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::timeout;
 
 use super::*;
-use crate::config::limits::{DNS_TCP_PIPELINE_MAX, DNS_UDP_QUERY_BYTES_MAX};
+use crate::config::limits::{
+    DNS_PENDING_MAX, DNS_TCP_CONNECTIONS_MAX, DNS_TCP_PIPELINE_MAX, DNS_UDP_QUERY_BYTES_MAX,
+};
 use crate::model::local::{LocalWorkload, LocalWorkloads};
 use crate::model::service::{Service, Visibility};
 use crate::model::workload::WorkloadInfo;
@@ -208,6 +210,7 @@ fn settings() -> Settings {
         search: Search::Listed([Arc::from("ns1.svc.cluster.local")].into()),
         cluster_domain: "cluster.local".into(),
         preferred_namespace: None,
+        of_node: Places::default(),
         network: "".into(),
         ipv6: true,
         workload_wait: PATIENCE,
@@ -507,7 +510,7 @@ fn a_query_too_many_fails_at_once_and_is_counted() {
     run(|metrics| async move {
         let world = silent();
         let all = u32::try_from(DNS_PENDING_MAX).unwrap();
-        let places = Arc::clone(&world.proxy.pending).try_acquire_many_owned(all);
+        let places = Arc::clone(&world.proxy.own.pending).try_acquire_many_owned(all);
         let reply = world.udp(&asking("other.test.", RecordType::A)).await;
         assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
         let limit = "corelane_dns_limits_hit";
@@ -525,7 +528,7 @@ fn a_connection_too_many_is_closed_and_counted() {
     run(|metrics| async move {
         let world = silent();
         let all = u32::try_from(DNS_TCP_CONNECTIONS_MAX).unwrap();
-        let places = Arc::clone(&world.proxy.connections).try_acquire_many_owned(all);
+        let places = Arc::clone(&world.proxy.own.connections).try_acquire_many_owned(all);
         let mut stream = world.connect().await;
         let end = within(stream.read(&mut [0])).await;
         assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
@@ -626,7 +629,7 @@ fn a_query_waits_for_the_workloads_record() {
         let query = asking("web.", RecordType::A).to_vec().unwrap();
         socket.send_to(&query, world.address).await.unwrap();
         within(async {
-            while world.proxy.pending.available_permits() == DNS_PENDING_MAX {
+            while world.proxy.own.pending.available_permits() == DNS_PENDING_MAX {
                 tokio::task::yield_now().await;
             }
         })

@@ -138,6 +138,14 @@ async fn prepare(
         Ok(target) => target,
         Err(error) => return refuse(error.status(), &error, respond),
     };
+    // Only now is it known whose port a hostname leads to: that one's policies decide.
+    let workload = match &request.authority {
+        Authority::Address(_) => workload,
+        Authority::Hostname(..) => match local::behind(shard, workload, target.address).await {
+            Ok(workload) => workload,
+            Err(error) => return refuse(503, &error, respond),
+        },
+    };
     let flow = describe(shard, tunnel, &request, &workload, &target);
     let ends = Ends::inbound(request.forwarded.host.clone(), target.address);
     let flow = shard.telemetry.opened(flow, at).with_ends(Some(ends));
@@ -159,7 +167,8 @@ async fn prepare(
     Some((open, outcome))
 }
 
-/// The workload a stream is for; a hostname says nothing about which of those that share an address.
+/// The workload a stream is for, of those that share an address, as far as the authority says it; where a
+/// hostname leads to is found out later.
 async fn of_authority(
     shard: &Shard,
     tunnel: &Tunnel,

@@ -17,7 +17,7 @@ use crate::sys::socket::reset_on_close;
 
 /// Names a place on every shard. Never used twice, so that what was meant for one that has gone cannot
 /// meet another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PlaceId(u64);
 
 impl PlaceId {
@@ -126,6 +126,12 @@ impl Shard {
             return Some(Rc::clone(self));
         }
         self.places.borrow().get(&id).cloned()
+    }
+
+    /// Makes room for one more tunnel, if need be at the cost of another place's unused one.
+    pub(crate) fn make_room(&self) -> bool {
+        let others = self.places.borrow();
+        self.pool.make_room() || others.values().any(|place| place.pool.make_room())
     }
 
     pub(super) fn each_place(&self, each: impl Fn(&Self)) {

@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::conversations::{SEED, play, serve};
@@ -12,14 +13,15 @@ use super::node::{
     DRIVERS, Mute, Node, Running, any, exchange, forward, is_reset, patient, pattern, server,
     until, workload,
 };
-use crate::config::{Config, DriverChoice, HboneEngine};
+use crate::config::{Config, DriverChoice, HboneEngine, NodeMode};
 use crate::dataplane::shard::{ListenerRole, Message};
 use crate::model::addr::NetworkAddress;
 use crate::model::gateway::{GatewayAddress, GatewayDestination};
 use crate::model::identity::Identity;
+use crate::model::local::{LocalWorkload, LocalWorkloads};
 use crate::model::policy::{Policy, PolicyAction, PolicyMatch, PolicyScope, StringMatch};
 use crate::model::service::Service;
-use crate::model::workload::{Workload, WorkloadProtocol};
+use crate::model::workload::{Workload, WorkloadInfo, WorkloadProtocol};
 use crate::snapshot::builder::Change;
 use crate::telemetry::counters::{Limit, Role};
 use crate::tls::TlsOptions;
@@ -53,6 +55,8 @@ struct Plan {
     detour: Option<SocketAddr>,
     /// Where the server's application is, if not at its listener.
     application: Option<SocketAddr>,
+    /// The only account that may enter a workload at the server's address, which has the application.
+    beside: Option<&'static str>,
 }
 
 impl Default for Plan {
@@ -65,6 +69,7 @@ impl Default for Plan {
             allowed: None,
             detour: None,
             application: None,
+            beside: None,
         }
     }
 }
@@ -86,9 +91,13 @@ impl Plan {
             let leaf = leaf.valid(now - Duration::from_mins(1), now + lives);
             authority.issue(&leaf).unwrap()
         });
+        let port = application.port();
         let start = |index: usize, network: &str, listen, change| {
             let mut node = Node::new(listen);
             node.config.network = network.into();
+            if index == SERVER && self.beside.is_some() {
+                node.config.mode = shared_address(port);
+            }
             (self.tune)(&mut node.config);
             node.credentials = store(&identity(ACCOUNTS[index]), &issued[index], &list);
             node.change = change;
@@ -98,6 +107,14 @@ impl Plan {
         let mut change = far("server", application.port());
         if let Some(allowed) = self.allowed {
             change.policies = vec![("default/allow".into(), allow(allowed))];
+        }
+        if let Some(allowed) = self.beside {
+            let mut other = member(FAR, OTHER, None);
+            other.authorization_policies = vec!["default/allow".into()];
+            let mut policy = allow(allowed);
+            policy.scope = PolicyScope::WorkloadSelector;
+            change.policies = vec![("default/allow".into(), policy)];
+            change.workloads.push(other);
         }
         let server = start(SERVER, FAR, inbound(), change);
         let behind = self.detour.unwrap_or_else(|| server.addr());
@@ -172,6 +189,30 @@ impl Networks {
         self.gateway.stop(Message::Drain);
         self.server.stop(Message::Drain);
     }
+}
+
+/// Shares the server's address.
+const OTHER: &str = "other";
+
+/// A node whose address has `server`, which shakes hands for both, and `other`, whose port this is.
+fn shared_address(port: u16) -> NodeMode {
+    let listed = |name: &str, ports: &[u16]| LocalWorkload {
+        info: Arc::new(WorkloadInfo {
+            name: name.into(),
+            namespace: "default".into(),
+            service_account: name.into(),
+        }),
+        cgroups: Vec::new(),
+        uids: Vec::new(),
+        addresses: vec![any().ip()],
+        ports: ports.to_vec(),
+        is_default: ports.is_empty(),
+    };
+    let workloads = LocalWorkloads::new(vec![listed("server", &[]), listed(OTHER, &[port])]);
+    NodeMode::Node(crate::config::Node {
+        workloads: workloads.unwrap(),
+        cgroup_root: None,
+    })
 }
 
 fn identity(account: &str) -> Identity {
@@ -622,6 +663,28 @@ fn a_gateway_or_a_server_that_is_revoked_ends_the_connection_with_that_reason() 
             networks.gateway.stop(Message::Force);
             networks.server.stop(Message::Force);
         }
+    }
+}
+
+#[test]
+fn a_name_that_leads_to_the_port_of_another_workload_is_judged_by_its_policies() {
+    for driver in DRIVERS {
+        let beside = |allowed| {
+            let plan = Plan {
+                beside: Some(allowed),
+                ..Plan::default()
+            };
+            plan.start(driver)
+        };
+        let networks = beside("client");
+        let (mut client, mut server) = networks.open();
+        exchange(&mut client, &mut server);
+        drop((client, server));
+        networks.server.line_with("dst.workload=\"other\"");
+        networks.stop();
+        let networks = beside("nobody");
+        networks.refuses(&["http status: 401 Unauthorized"]);
+        networks.stop();
     }
 }
 
