@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -84,7 +85,8 @@ impl Agent {
     #[must_use]
     #[track_caller]
     pub fn accept_silently(&self) -> Session {
-        let socket = accept(&self.listener).expect("the node connects");
+        let accepted = retry_on_intr(|| accept(&self.listener));
+        let socket = accepted.expect("the node connects");
         patient(&socket);
         Session { socket }
     }
@@ -181,7 +183,9 @@ impl Session {
         let mut control = RecvAncillaryBuffer::default();
         let mut slices = [IoSliceMut::new(&mut buffer)];
         let flags = RecvFlags::empty();
-        let length = match recvmsg(&self.socket, &mut slices, &mut control, flags) {
+        // A signal for the test's process ends calls with a time limit early (signal(7)).
+        let receive = || recvmsg(&self.socket, &mut slices, &mut control, flags);
+        let length = match retry_on_intr(receive) {
             Ok(received) => received.bytes,
             Err(rustix::io::Errno::CONNRESET) => 0,
             Err(error) => panic!("waiting for the node: {error}"),
