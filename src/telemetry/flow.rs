@@ -3,6 +3,8 @@
 use std::net::{SocketAddr, SocketAddrV6};
 use std::sync::{Arc, OnceLock};
 
+use once_cell::race::OnceBox;
+
 use super::open::Original;
 pub use super::shard::{OpenFlow, ShardTelemetry};
 use crate::model::addr::Authority;
@@ -126,7 +128,8 @@ pub(super) struct Kept {
     parties: Arc<Parties>,
     src: PackedAddr,
     dst: PackedAddr,
-    more: OnceLock<Box<More>>,
+    /// In one word, where a `OnceLock` takes two.
+    more: OnceBox<More>,
 }
 
 /// What not every connection has.
@@ -152,7 +155,7 @@ pub struct Ends {
 impl Kept {
     pub(super) fn new(flow: Flow, parties: Arc<Parties>) -> Self {
         let (hbone_addr, trace_id) = (flow.hbone_addr, flow.trace_id);
-        let more = OnceLock::new();
+        let more = OnceBox::new();
         if hbone_addr.is_some() || trace_id.is_some() {
             more.get_or_init(|| {
                 Box::new(More {
