@@ -49,6 +49,9 @@ pub struct OpenConnections {
     pub left_out: usize,
 }
 
+/// Places the list grows by.
+const PLACES_MORE: usize = 1_024;
+
 /// Places of the connections of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Places(RefCell<Slots>);
@@ -67,6 +70,10 @@ impl Places {
         if let Some(at) = places.free.pop() {
             places.slots[at as usize] = kept;
             return at;
+        }
+        if places.slots.len() == places.slots.capacity() {
+            // Doubled, it would cost each of many connections another half of a place.
+            places.slots.reserve_exact(PLACES_MORE);
         }
         places.slots.push(kept);
         u32::try_from(places.slots.len() - 1).unwrap_or(u32::MAX)
